@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Exceptions and interrupts: raising, delivery through IVT, IDT or gates, double and triple faults. */
+#ifndef CPU_X86_EVENT_H
+#define CPU_X86_EVENT_H
+
+#include "cpu/x86/state.h"
+
+/* Each fills cpu->exc and returns X86_FAULT: return x86_raise_gp(cpu, 0); */
+enum x86_status x86_raise(struct x86_cpu *cpu, unsigned vector); /* no error code */
+enum x86_status x86_raise_error(struct x86_cpu *cpu, unsigned vector, u32 error);
+enum x86_status x86_raise_gp(struct x86_cpu *cpu, u32 error);
+enum x86_status x86_raise_ud(struct x86_cpu *cpu);
+enum x86_status x86_raise_pf(struct x86_cpu *cpu, u32 error, gva_t address);
+enum x86_status x86_raise_db(struct x86_cpu *cpu, u64 dr6_bits);
+
+enum x86_event_kind {
+	EVENT_EXCEPTION, /* of the processor; rip is the faulting (or, for traps, the next) instruction */
+	EVENT_INTERRUPT, /* external, from a PIC or APIC */
+	EVENT_NMI,
+	EVENT_SOFT, /* INT n, INT3, INTO: DPL of the gate is checked; rip is the next instruction */
+	EVENT_ICEBP,
+};
+
+/*
+ * Deliver the exception in cpu->exc, which happened at cpu->rip. Handles contributory faults:
+ * double fault, and triple fault as X86_EXIT with X86_EXIT_SHUTDOWN. Otherwise X86_OK with cpu->rip
+ * at the handler, or X86_FULL / X86_EXIT for devices on the way.
+ */
+enum x86_status x86_deliver_exception(struct x86_cpu *cpu);
+
+/* Deliver an interrupt, NMI at an instruction boundary (cpu->rip is the next instruction to run). As above. */
+enum x86_status x86_deliver(struct x86_cpu *cpu, enum x86_event_kind kind, unsigned vector);
+
+/* Whether an external interrupt may be delivered now: IF, shadow. */
+static inline bool x86_interruptible(const struct x86_cpu *cpu)
+{
+	return cpu->f.intr && !cpu->shadow;
+}
+
+/* To be called by whatever may open the interrupt window (sets IF, ends a shadow). */
+static inline void x86_window_opened(struct x86_cpu *cpu)
+{
+	if (cpu->irq_waiting)
+		cpu->kick = 1;
+}
+
+/* Power-on or INIT state (SDM table "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"). */
+void x86_reset(struct x86_cpu *cpu, bool init);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the host's processor can execute natively, cut down by cpu-mask. */
+#ifndef CPU_X86_HOST_H
+#define CPU_X86_HOST_H
+
+#include "base/types.h"
+
+/* Rows: x86-64 levels and single features of the host that the translator and CPUID ask for. */
+struct x86_host {
+	bool intel, amd;
+	bool xsave, xsaveopt, xsavec; /* XSAVE and enabled by the OS */
+	bool avx, avx2, avx512, bmi1, bmi2, fsgsbase, lahf64, cx16, erms, fsrm;
+	u64 xcr0;	/* state components that the guest may have: 3, 7 or 0xe7 */
+	u32 xsave_size; /* bytes of the standard-format area for xcr0 */
+	u32 mxcsr_mask;
+	u32 tsc_khz; /* of the host's TSC; 0 when it is not invariant */
+	u8 phys_bits, virt_bits;
+	u8 level; /* x86-64-vN that is left after masking: 1-4 */
+};
+
+/*
+ * Fill @host from CPUID, XGETBV and @mask: NULL, or "x86-64-v2", "x86-64-v3", "x86-64-v4": features beyond
+ * that level are taken away. Returns 0, -EINVAL for an unknown mask, -ENOTSUP when what is truly
+ * required is missing (*why says it in one line).
+ */
+int x86_host_probe(struct x86_host *host, const char *mask, const char **why);
+
+/* CPUID as the masked host shows it: bits of features that the mask took away are cleared. */
+void x86_host_cpuid(const struct x86_host *host, u32 function, u32 index, u32 out[4]);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* One decoded instruction, as the translator hands it to a helper in cpu/x86. */
+#ifndef CPU_X86_INSN_H
+#define CPU_X86_INSN_H
+
+#include "cpu/x86/state.h"
+
+#define INSN_NO_REG 0xff
+#define INSN_RIP    0xfe /* base register is RIP */
+
+enum x86_insn_prefix {
+	INSN_LOCK = BIT(0),
+	INSN_REP = BIT(1),    /* F3 */
+	INSN_REPNE = BIT(2),  /* F2 */
+	INSN_OPSIZE = BIT(3), /* 66 */
+	INSN_ADSIZE = BIT(4), /* 67 */
+	INSN_REX = BIT(5),    /* a REX prefix is there: byte registers 4-7 are SPL..DIL */
+	INSN_REX_W = BIT(6),
+};
+
+enum x86_insn_access { INSN_READ = BIT(0), INSN_WRITE = BIT(1) };
+
+/* How the bytes of a memory operand are chosen by a mask (fault suppression). */
+enum x86_insn_mask {
+	INSN_MASK_NONE,
+	INSN_MASK_K,	     /* AVX-512 opmask register .mask, element .elem bytes */
+	INSN_MASK_K_PACKED,  /* compress/expand: popcount(mask) elements from the start */
+	INSN_MASK_VEC,	     /* VMASKMOV: sign bits of vector register .mask */
+	INSN_MASK_BROADCAST, /* one element, read when any mask bit is set */
+};
+
+struct x86_insn {
+	u8 bytes[15];
+	u8 len;
+	u16 op;	      /* enum x86_op for helpers */
+	u16 prefixes; /* enum x86_insn_prefix */
+	u8 opcode;    /* last opcode byte (the map is implied by .op) */
+	u8 modrm;
+	u8 opsize; /* effective operand size in bytes: 1 (byte forms), 2, 4, 8 */
+	u8 adsize; /* effective address size in bytes: 2, 4, 8 */
+	u8 mode64; /* decoded in 64-bit mode */
+	u8 seg;	   /* enum x86_sreg of the explicit memory operand, override applied */
+	bool seg_override;
+	u8 reg;	      /* ModRM.reg with REX.R / opcode register with REX.B for +r forms */
+	u8 rm;	      /* ModRM.rm with REX.B, when it is a register */
+	bool has_mem; /* ModRM (or moffs) names memory */
+	u8 base, index,
+		scale; /* INSN_NO_REG, INSN_RIP, or enum x86_reg; scale 1, 2, 4, 8; VSIB: vector register number in index */
+	u8 memsize_log; /* unused when memsize is not a power of two */
+	u16 memsize;	/* bytes of the explicit memory operand */
+	u8 access;	/* enum x86_insn_access of the explicit memory operand */
+	u8 mask_kind, mask, elem;
+	bool zeroing;  /* EVEX.z */
+	u8 vvvv;       /* third operand register */
+	u8 vlen;       /* vector length in bytes: 16, 32, 64; 0 for none */
+	u8 flags_live; /* translator's note */
+	s64 disp;      /* displacement or moffs */
+	u64 imm;  /* first immediate, sign-extended as the instruction does; far pointer: offset */
+	u16 imm2; /* ENTER's level, far pointer's selector, EXTRQ's second */
+};
+
+#endif

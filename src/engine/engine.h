@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Execution of virtual processors: what the KVM floor sees of the engine. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stdio.h>
+
+#include "cpu/x86/state.h"
+
+enum engine_form { ENGINE_CHECKED, ENGINE_FAST };
+
+struct engine_options {
+	enum engine_form form;
+	u32 host_mask; /* HOST_*: features of the host that may be used; see engine_host_features() */
+	bool verbose;
+};
+
+struct engine;	    /* one per VM: code cache */
+struct engine_vcpu; /* one per vCPU */
+
+/* NULL and errno on failure. */
+struct engine *engine_create(struct mem *mem, const struct engine_options *options);
+void engine_destroy(struct engine *e); /* after all its vCPUs */
+
+struct engine_vcpu *engine_vcpu_create(struct engine *e);
+void engine_vcpu_destroy(struct engine_vcpu *v);
+struct x86_cpu *engine_cpu(struct engine_vcpu *v);
+
+enum engine_exit {
+	ENGINE_KICKED, /* cpu->kick was set; the state is precise, cpu->kick is cleared */
+	ENGINE_EXIT,   /* cpu->exit is filled */
+};
+
+/*
+ * Run until an exit. Called by the vCPU's own thread, in full context before and after (the vector
+ * state is in cpu->xsave). cpu->rip is precise. Everything in struct x86_cpu may be changed between
+ * two calls; after changing it call engine_state_changed().
+ */
+enum engine_exit engine_run(struct engine_vcpu *v);
+
+/* Registers, memory slots or the mode were changed from outside: drop execute tags and cached translations. */
+void engine_state_changed(struct engine_vcpu *v);
+
+/* From any thread or a signal handler: make engine_run() return soon. */
+void engine_kick(struct engine_vcpu *v);
+
+/* Drop all translations of all vCPUs; returns when none uses an old slot. For struct mem_ops. */
+void engine_flush_all(void *engine);
+
+/* Counters, as lines "name value". */
+void engine_stats_print(struct engine *e, FILE *f);
+
+/* Install the process-wide handlers once; returns 0 or -errno, with one line in *why when the host lacks what is required. */
+int engine_init(const char **why);
+
+#endif

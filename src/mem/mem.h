@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Guest memory: slots, the flat second stage, and the one place that grants a write. */
+#ifndef MEM_MEM_H
+#define MEM_MEM_H
+
+#include "base/types.h"
+
+/*
+ * A slot maps guest-physical frames to the VMM's own memory. Its second stage is flat: one
+ * descriptor per 4 KiB page in the format of an EPT leaf entry (design: docs/ARCHITECTURE.md,
+ * "Memory"), index gfn - base_gfn, out of one reserved arena per VM.
+ *
+ * Threads: the slot list is published whole (RCU-like); a vCPU reads it without a lock between
+ * two safepoints. slots change only by mem_slot_set(), under mem->lock, which returns after all
+ * vCPUs have dropped the old list (the caller passes that wait down in struct mem_ops).
+ */
+
+/* Descriptor bits: EPT leaf entry, SDM "EPT paging structures". Bits 52.. are ours. */
+#define S2_R	BIT_ULL(0)
+#define S2_W	BIT_ULL(1)
+#define S2_X	BIT_ULL(2)
+#define S2_PS	BIT_ULL(7)
+#define S2_A	BIT_ULL(8)
+#define S2_D	BIT_ULL(9)
+#define S2_CODE BIT_ULL(52) /* translated code was made from this page: no write tag */
+#define S2_RES	BIT_ULL(53) /* resident: clear means async page fault (not used yet) */
+
+#define MEM_SPACES 2 /* address spaces: 0 normal, 1 SMM */
+
+struct slot {
+	u32 id;	   /* KVM slot number with the address space in bits 16.. */
+	u32 flags; /* KVM_MEM_* */
+	gfn_t base_gfn;
+	u64 npages;
+	u8 *hva;
+	u64 *desc; /* npages descriptors; from the arena, zero = not touched yet */
+};
+
+struct mem;
+
+/* Handed down at creation; every pointer may be NULL. */
+struct mem_ops {
+	/* Every vCPU must drop all cached translations before this returns. */
+	void (*flush_all)(void *owner);
+};
+
+struct mem *mem_create(const struct mem_ops *ops, void *owner);
+void mem_destroy(struct mem *m);
+
+/*
+ * Create, move, change flags of or delete (npages 0) a slot. Arguments as in
+ * KVM_SET_USER_MEMORY_REGION, sizes already checked for page alignment by the caller.
+ * Returns 0 or -EINVAL, -EEXIST (overlap), -ENOMEM.
+ */
+int mem_slot_set(struct mem *m, unsigned space, u32 id, u32 flags, gfn_t gfn, u64 npages, u8 *hva);
+
+/* The slot of @gfn or NULL. Lock-free; remembers the last hit in *@hint (may be NULL). */
+struct slot *mem_slot_find(const struct mem *m, unsigned space, gfn_t gfn, struct slot **hint);
+
+static inline bool slot_has(const struct slot *s, gfn_t gfn)
+{
+	return gfn - s->base_gfn < s->npages;
+}
+
+static inline u8 *slot_hva(const struct slot *s, gpa_t gpa)
+{
+	return s->hva + (gpa - (s->base_gfn << PAGE_SHIFT));
+}
+
+static inline u64 *slot_desc(const struct slot *s, gfn_t gfn)
+{
+	return &s->desc[gfn - s->base_gfn];
+}
+
+bool slot_is_readonly(const struct slot *s);
+
+/*
+ * The only place that grants a write: record the write (D bit, later log, PML, ring), then say
+ * whether a write tag may be installed. False: this one store may proceed (unless the slot is
+ * read-only) but the next must ask again (page holds translated code).
+ */
+bool page_grant_write(struct slot *s, gfn_t gfn);
+
+/* Note a read; sets A and R. */
+void page_note_read(struct slot *s, gfn_t gfn);
+
+/* Mark or unmark a page as source of translated code. Returns the old state. */
+bool page_set_code(struct slot *s, gfn_t gfn, bool has_code);
+bool page_has_code(const struct slot *s, gfn_t gfn);
+
+/*
+ * Copy between guest-physical memory and a buffer, for devices and ioctls (never a vCPU's own
+ * accesses). Returns 0 or -EFAULT when a byte has no slot or, for writes, is read-only. A write
+ * stores first and marks dirty after.
+ */
+int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len);
+int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t len);
+
+#endif

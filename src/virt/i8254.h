@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* 8254 interval timer with port 0x61 (speaker gate), as KVM_CREATE_PIT2 makes it. */
+#ifndef VIRT_I8254_H
+#define VIRT_I8254_H
+
+#include <linux/kvm.h>
+
+#include "virt/irq/irq.h"
+#include "virt/timer.h"
+
+struct i8254;
+
+struct i8254 *i8254_create(struct irqchip *chip, struct timers *ts, bool speaker_dummy);
+void i8254_destroy(struct i8254 *pit);
+int i8254_io(struct i8254 *pit, u16 port, void *data, unsigned size,
+	     bool is_write); /* 0x40-0x43, 0x61: 0 handled, 1 not ours */
+void i8254_get(struct i8254 *pit, struct kvm_pit_state2 *state);
+int i8254_set(struct i8254 *pit, const struct kvm_pit_state2 *state);
+
+#endif
