@@ -3,33 +3,61 @@
 #ifndef ANYKVM_ANYKVM_H
 #define ANYKVM_ANYKVM_H
 
+#include <stdio.h>
 #include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+#define ANYKVM_API __attribute__((visibility("default")))
+
 /*
  * File descriptors returned here are real kernel descriptors (memfds): they may be mapped, duplicated and
  * polled. Numbers, structures and errno of every request are those of <linux/kvm.h> and of the
  * kernel document Documentation/virt/kvm/api.rst. All functions may be called from any thread; KVM_RUN
- * as in the kernel from one thread at a time per vCPU. In a child of fork() every request fails with EIO.
+ * as in the kernel from one thread at a time per vCPU. In a child of fork() every request on a
+ * descriptor of the parent fails with EIO; the child may open its own.
+ *
+ * Close descriptors with anykvm_close(), not with close(2). A guest address space is memory of the
+ * caller: it must stay mapped while a memory slot names it.
  */
 
-/* @path: "/dev/kvm". @flags: as open(2); only O_CLOEXEC has an effect. Returns a descriptor, or -1 and errno (ENOENT, EMFILE, ENOMEM, ENOTSUP). */
-int anykvm_open(const char *path, int flags);
+/*
+ * @path: "/dev/kvm". @flags: as open(2); only O_CLOEXEC has an effect. Returns a descriptor, or -1 and errno:
+ * ENOENT (other path), EINVAL (ANYKVM_OPTIONS; one line on stderr says what), EMFILE, ENFILE, ENOMEM,
+ * ENOTSUP (the machine lacks something; one line on stderr).
+ */
+ANYKVM_API int anykvm_open(const char *path, int flags);
 
-/* As ioctl(2) on a descriptor of ours; at most one argument. -1 and errno on failure; ENOTTY for an unknown request, EBADF for a foreign descriptor. */
-int anykvm_ioctl(int fd, unsigned long request, ...);
+/*
+ * As ioctl(2) on a descriptor of ours; at most one argument, a number or a pointer. A bad pointer gives EFAULT.
+ * -1 and errno on failure. An unknown request fails as in the kernel: EINVAL on the system and on
+ * vCPU descriptors, ENOTTY on a VM's. EBADF for a foreign descriptor.
+ */
+ANYKVM_API int anykvm_ioctl(int fd, unsigned long request, ...);
 
-/* As mmap(2) on a vCPU descriptor: KVM_GET_VCPU_MMAP_SIZE bytes at offset 0. */
-void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
+/* As mmap(2) on a vCPU descriptor: KVM_GET_VCPU_MMAP_SIZE bytes at offset 0. ENODEV for other kinds. */
+ANYKVM_API void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
 
-/* As close(2). A VM lives until its own descriptor and those of its vCPUs are closed. */
-int anykvm_close(int fd);
+/* As close(2). A VM lives until its own descriptor and those of its vCPUs are closed. EBADF: not ours. */
+ANYKVM_API int anykvm_close(int fd);
+
+/*
+ * Choose what ANYKVM_OPTIONS would choose, for the whole process, before the first anykvm_open():
+ * "engine=checked|fast,cpu-mask=none|x86-64-v2|x86-64-v3|x86-64-v4", any part may be missing. The environment is ignored
+ * then. 0, or -1 and errno: EINVAL (one line on stderr), EBUSY (already open).
+ */
+ANYKVM_API int anykvm_configure(const char *options);
+
+/* Whether @fd is a descriptor of ours: 1 or 0. */
+ANYKVM_API int anykvm_is_ours(int fd);
+
+/* Counters of a VM as lines "name value", for people. Best while no vCPU runs. -1 and errno: EBADF, EINVAL. */
+ANYKVM_API int anykvm_print_counters(int vm_fd, FILE *out);
 
 /* Version of this library, "MAJOR.MINOR.PATCH". */
-const char *anykvm_version(void);
+ANYKVM_API const char *anykvm_version(void);
 
 #ifdef __cplusplus
 }

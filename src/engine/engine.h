@@ -11,7 +11,7 @@ enum engine_form { ENGINE_CHECKED, ENGINE_FAST };
 
 struct engine_options {
 	enum engine_form form;
-	u32 host_mask; /* HOST_*: features of the host that may be used; see engine_host_features() */
+	const char *cpu_mask; /* as for x86_host_probe(); NULL: none */
 	bool verbose;
 };
 

@@ -40,7 +40,10 @@ struct mem;
 
 /* Handed down at creation; every pointer may be NULL. */
 struct mem_ops {
-	/* Every vCPU must drop all cached translations before this returns. */
+	/*
+	 * Every vCPU must drop all cached translations before this returns, code of the slot included:
+	 * descriptors of a new slot know of no code. Called under mem->lock.
+	 */
 	void (*flush_all)(void *owner);
 };
 
@@ -74,6 +77,9 @@ static inline u64 *slot_desc(const struct slot *s, gfn_t gfn)
 
 bool slot_is_readonly(const struct slot *s);
 
+/* The slot of that number, or NULL. For ioctls; the caller keeps slots from changing meanwhile. */
+struct slot *mem_slot_by_id(const struct mem *m, unsigned space, u32 id);
+
 /*
  * The only place that grants a write: record the write (D bit, later log, PML, ring), then say
  * whether a write tag may be installed. False: this one store may proceed (unless the slot is
@@ -91,7 +97,7 @@ bool page_has_code(const struct slot *s, gfn_t gfn);
 /*
  * Copy between guest-physical memory and a buffer, for devices and ioctls (never a vCPU's own
  * accesses). Returns 0 or -EFAULT when a byte has no slot or, for writes, is read-only. A write
- * stores first and marks dirty after.
+ * stores first and marks dirty after. The caller keeps the slots from going away meanwhile.
  */
 int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len);
 int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t len);

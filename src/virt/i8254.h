@@ -8,13 +8,18 @@
 #include "virt/irq/irq.h"
 #include "virt/timer.h"
 
+/*
+ * Threads: any. The PIT has a lock of its own; it calls the interrupt controllers (GSI 0, source
+ * IRQ_SOURCE_PIT) from the timer thread without it. Destroy before the chip and the timers.
+ */
 struct i8254;
 
+/* @speaker_dummy: port 0x61 is answered here (KVM_PIT_SPEAKER_DUMMY), else by somebody else. NULL: no memory or thread. */
 struct i8254 *i8254_create(struct irqchip *chip, struct timers *ts, bool speaker_dummy);
 void i8254_destroy(struct i8254 *pit);
 int i8254_io(struct i8254 *pit, u16 port, void *data, unsigned size,
 	     bool is_write); /* 0x40-0x43, 0x61: 0 handled, 1 not ours */
 void i8254_get(struct i8254 *pit, struct kvm_pit_state2 *state);
-int i8254_set(struct i8254 *pit, const struct kvm_pit_state2 *state);
+int i8254_set(struct i8254 *pit, const struct kvm_pit_state2 *state); /* 0; channel 0 starts anew */
 
 #endif

@@ -72,6 +72,48 @@ enum x86_status x86_operand_write(struct x86_cpu *cpu, const struct x86_insn *in
 u8 x86_gpr8(const struct x86_cpu *cpu, const struct x86_insn *insn, unsigned r);
 void x86_gpr8_write(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned r, u8 v);
 
+/* The slot of a guest frame or NULL (device, or nothing there). */
+static inline struct slot *x86_slot(struct x86_cpu *cpu, gfn_t gfn)
+{
+	struct slot *s = cpu->slot_hint;
+
+	if (likely(s && slot_has(s, gfn) && s->id >> 16 == cpu->space))
+		return s;
+	return mem_slot_find(cpu->mem, cpu->space, gfn, &cpu->slot_hint);
+}
+
+/* Whether an address may be used as a linear one in 64-bit mode. */
+static inline bool x86_is_canonical(const struct x86_cpu *cpu, u64 a)
+{
+	unsigned up = unlikely(cpu->cr4 & CR4_LA57) ? 7 : 16;
+
+	return (u64)((s64)(a << up) >> up) == a;
+}
+
+/* The legacy (not 64-bit mode) half of x86_linear(), for a segment that need not be loaded. */
+enum x86_status x86_linear_legacy(struct x86_cpu *cpu, const struct x86_seg *s, bool stack, u64 ea,
+				  unsigned size, unsigned access, gva_t *lin);
+
+/*
+ * Device access at a guest-physical address, in fragments of at most 8 bytes, with replay. X86_FULL in leaf context.
+ * The answer of user space is taken from cpu->exit.data when the instruction runs again.
+ */
+enum x86_status x86_mmio(struct x86_cpu *cpu, gpa_t gpa, void *data, unsigned size, bool is_write);
+
+/* Before an instruction (or event delivery) runs, also when it runs again. */
+static inline void x86_replay_restart(struct x86_cpu *cpu)
+{
+	cpu->replay.next = 0;
+}
+
+/* When it is complete, or ended with a fault. */
+static inline void x86_replay_forget(struct x86_cpu *cpu)
+{
+	cpu->replay.n = 0;
+	cpu->replay.next = 0;
+	cpu->replay.waiting = false;
+}
+
 /* Port access with replay; permission is the caller's. X86_FULL in leaf context. */
 enum x86_status x86_io(struct x86_cpu *cpu, u16 port, void *data, unsigned size, bool is_write);
 

@@ -17,4 +17,20 @@ void x86_flush_all(struct x86_cpu *cpu);
 void x86_flush_nonglobal(struct x86_cpu *cpu);
 void x86_flush_page(struct x86_cpu *cpu, gva_t lin);
 
+/* DR6 and DR7 with their fixed bits. */
+#define DR6_FIXED    0xffff0ff0ull
+#define DR6_WRITABLE 0x0000e00full
+#define DR6_BD	     BIT(13)
+#define DR7_FIXED    0x00000400ull
+#define DR7_WRITABLE 0xffff23ffull
+#define DR7_GD	     BIT(13)
+
+/* Address is canonical for a processor with @virt_bits linear address bits. */
+static inline bool x86_canonical(u64 address, unsigned virt_bits)
+{
+	unsigned shift = 64 - virt_bits;
+
+	return (u64)((s64)(address << shift) >> shift) == address;
+}
+
 #endif

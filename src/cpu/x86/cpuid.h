@@ -6,6 +6,9 @@
 #include "cpu/x86/host.h"
 #include "cpu/x86/state.h"
 
+#define X86_CPUID_INDEXED                                                                          \
+	BIT(0) /* .flags: index is significant (KVM_CPUID_FLAG_SIGNIFCANT_INDEX) */
+
 /*
  * KVM_GET_SUPPORTED_CPUID: the host's leaves through the filter of cpuid.def, plus the KVM leaves
  * 0x40000000 and 0x40000001. Returns the number of entries; at most @max are stored.
@@ -22,11 +25,12 @@ const struct x86_cpuid_entry *x86_cpuid_find(const struct x86_cpu *cpu, u32 func
 /* Whether a feature bit is set in the guest's CPUID; @reg 0-3 = EAX EBX ECX EDX. */
 bool x86_cpuid_has(const struct x86_cpu *cpu, u32 function, u32 index, unsigned reg, unsigned bit);
 
-/* Run CPUID: dynamic bits (OSXSAVE, APIC enable, XSAVE sizes, APIC ID) included. */
+/* Run CPUID: dynamic bits (OSXSAVE, APIC enable, XSAVE sizes) included. The APIC ID is what was set. */
 void x86_cpuid_run(struct x86_cpu *cpu, u32 function, u32 index, u32 out[4]);
 
-/* Bits of CR4 and EFER that the guest's CPUID allows. */
+/* Bits of CR4, EFER and XCR0 that the guest's CPUID allows. */
 u64 x86_cr4_allowed(const struct x86_cpu *cpu);
 u64 x86_efer_allowed(const struct x86_cpu *cpu);
+u64 x86_xcr0_allowed(const struct x86_cpu *cpu);
 
 #endif

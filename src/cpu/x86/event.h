@@ -31,6 +31,13 @@ enum x86_status x86_deliver_exception(struct x86_cpu *cpu);
 /* Deliver an interrupt, NMI at an instruction boundary (cpu->rip is the next instruction to run). As above. */
 enum x86_status x86_deliver(struct x86_cpu *cpu, enum x86_event_kind kind, unsigned vector);
 
+/*
+ * When either returns X86_EXIT or X86_FULL the event is not delivered yet and stays in cpu->event (exception: with
+ * cpu->exc; interrupt, nmi, soft: with .vector); call x86_deliver_pending() before the next instruction. It is also
+ * what KVM_SET_VCPU_EVENTS with an injected event asks for. Nothing pending: X86_OK.
+ */
+enum x86_status x86_deliver_pending(struct x86_cpu *cpu);
+
 /* Whether an external interrupt may be delivered now: IF, shadow. */
 static inline bool x86_interruptible(const struct x86_cpu *cpu)
 {
@@ -46,5 +53,22 @@ static inline void x86_window_opened(struct x86_cpu *cpu)
 
 /* Power-on or INIT state (SDM table "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"). */
 void x86_reset(struct x86_cpu *cpu, bool init);
+
+
+/* --- inside cpu/x86 --- */
+
+struct x86_event {
+	enum x86_event_kind kind;
+	u8 vector;
+	bool has_error;
+	u32 error;
+	u64 rip;    /* to be pushed */
+	u64 rflags; /* to be pushed */
+};
+
+/* Enter the handler through IVT or IDT: cpu->next_rip is its address and all registers are set. Faults change nothing. */
+enum x86_status x86_event_enter(struct x86_cpu *cpu, const struct x86_event *ev);
+/* Through the real-mode vector table at linear @table (v8086 mode with VME: 0). */
+enum x86_status x86_event_real(struct x86_cpu *cpu, const struct x86_event *ev, u64 table);
 
 #endif

@@ -15,13 +15,14 @@ struct x86_host {
 	u32 mxcsr_mask;
 	u32 tsc_khz; /* of the host's TSC; 0 when it is not invariant */
 	u8 phys_bits, virt_bits;
-	u8 level; /* x86-64-vN that is left after masking: 1-4 */
+	u8 level;      /* x86-64-vN that is left after masking: 1-4 */
+	u8 mask_level; /* level that the mask named; 0: no mask, what is beyond every level stays */
 };
 
 /*
- * Fill @host from CPUID, XGETBV and @mask: NULL, or "x86-64-v2", "x86-64-v3", "x86-64-v4": features beyond
- * that level are taken away. Returns 0, -EINVAL for an unknown mask, -ENOTSUP when what is truly
- * required is missing (*why says it in one line).
+ * Fill @host from CPUID, XGETBV and @mask: NULL, or "x86-64-v2", "x86-64-v3", "x86-64-v4": instructions
+ * beyond that level are taken away, also those that no level has. Returns 0, -EINVAL for an unknown mask,
+ * -ENOTSUP when what is truly required is missing (*why says it in one line).
  */
 int x86_host_probe(struct x86_host *host, const char *mask, const char **why);
 

@@ -46,14 +46,15 @@ struct x86_insn {
 	bool has_mem; /* ModRM (or moffs) names memory */
 	u8 base, index,
 		scale; /* INSN_NO_REG, INSN_RIP, or enum x86_reg; scale 1, 2, 4, 8; VSIB: vector register number in index */
-	u8 memsize_log; /* unused when memsize is not a power of two */
 	u16 memsize;	/* bytes of the explicit memory operand */
 	u8 access;	/* enum x86_insn_access of the explicit memory operand */
 	u8 mask_kind, mask, elem;
 	bool zeroing;  /* EVEX.z */
+	bool bit_offset; /* BT, BTS, BTR, BTC m, r: the register reaches beyond the operand */
 	u8 vvvv;       /* third operand register */
 	u8 vlen;       /* vector length in bytes: 16, 32, 64; 0 for none */
-	u8 flags_live; /* translator's note */
+	u8 form; /* of the block that the record belongs to (enum block_form) */
+	u16 page_off; /* of the first byte in its page */
 	s64 disp;      /* displacement or moffs */
 	u64 imm;  /* first immediate, sign-extended as the instruction does; far pointer: offset */
 	u16 imm2; /* ENTER's level, far pointer's selector, EXTRQ's second */

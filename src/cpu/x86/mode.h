@@ -70,6 +70,13 @@ static inline u64 x86_rip_mask(const struct x86_cpu *cpu, u64 rip)
 	return cpu->mode & MODE_64 ? rip : cpu->mode & MODE_32 ? (u32)rip : (u16)rip;
 }
 
+/*
+ * Shadows of STI and MOV SS (cpu->shadow) make the next instruction a MODE_STEP one. Whoever
+ * executes instructions calls x86_shadow_end() after it; event delivery and HLT do so themselves.
+ */
+void x86_shadow_begin(struct x86_cpu *cpu, u8 kind);
+void x86_shadow_end(struct x86_cpu *cpu);
+
 /* RFLAGS composed from and spread to aflags and f. */
 u64 x86_rflags(const struct x86_cpu *cpu);
 void x86_rflags_set(struct x86_cpu *cpu, u64 rflags);

@@ -20,4 +20,45 @@ enum x86_status x86_load_segment(struct x86_cpu *cpu, unsigned sreg, u16 sel);
 /* Set by value as real and v8086 mode do. */
 void x86_load_segment_real(struct x86_cpu *cpu, unsigned sreg, u16 sel);
 
+
+/* --- inside cpu/x86 --- */
+
+/* Linear address of the descriptor of @sel; false: outside its table (or no LDT). */
+bool x86_desc_find(const struct x86_cpu *cpu, u16 sel, unsigned size, gva_t *lin);
+/* Set the accessed bit (or @bits of the type) in memory, atomically, and in @d. */
+enum x86_status x86_desc_mark(struct x86_cpu *cpu, u16 sel, struct x86_desc *d, u32 bits);
+/* A null selector in a data segment register or, with @dpl the new CPL, SS. */
+void x86_seg_set_null(struct x86_seg *seg, u16 sel, unsigned dpl);
+
+/* Bits of a descriptor's high word. */
+#define DESC_ACCESSED BIT(8)
+#define DESC_BUSY     BIT(9)
+#define DESC_W	      BIT(9)  /* data: writable; code: readable */
+#define DESC_C	      BIT(10) /* code: conforming; data: expand down */
+#define DESC_CODE     BIT(11)
+#define DESC_S	      BIT(12)
+#define DESC_P	      BIT(15)
+#define DESC_L	      BIT(21)
+#define DESC_DB	      BIT(22)
+
+static inline unsigned x86_desc_dpl(const struct x86_desc *d)
+{
+	return d->hi >> 13 & 3;
+}
+
+static inline unsigned x86_desc_type(const struct x86_desc *d)
+{
+	return d->hi >> 8 & 0xf;
+}
+
+static inline bool x86_sel_is_null(u16 sel)
+{
+	return !(sel & ~3);
+}
+
+/* Fixed segments of SYSCALL, SYSENTER and their returns: base 0, limit 4 GiB. */
+#define SEG_FLAT_CODE64(dpl) (0xb | SA_S | SA_P | SA_L | SA_G | (dpl) << SA_DPL_SHIFT)
+#define SEG_FLAT_CODE32(dpl) (0xb | SA_S | SA_P | SA_DB | SA_G | (dpl) << SA_DPL_SHIFT)
+#define SEG_FLAT_DATA(dpl)   (0x3 | SA_S | SA_P | SA_DB | SA_G | (dpl) << SA_DPL_SHIFT)
+
 #endif

@@ -275,6 +275,9 @@ struct x86_cpu {
 	u64 mtrr_def, mtrr_fixed[11], mtrr_var[16];
 	u64 mcg_cap, mcg_status, mcg_ctl, mc_bank[4 * 32];
 	u64 smi_count, platform_info, debugctl, ucode_rev, syscfg, hwcr, xss;
+	u64 misc_features; /* MISC_FEATURES_ENABLES: bit 0 CPUID faulting */
+	u64 xcr0_host; /* components that the engine saves (struct x86_host .xcr0); 0: what the host enables */
+	bool apic_off; /* IA32_APIC_BASE enable bit is clear: CPUID hides the APIC */
 	u32 tsc_khz;
 
 	struct x86_exception exc;
@@ -300,6 +303,9 @@ struct x86_cpu {
 	struct slot *slot_hint;
 	const struct x86_platform *platform;
 	void *owner;
+	/* Called before a store to a page that translated code was made from; may be NULL. Leaf. */
+	void (*code_written)(void *engine, struct slot *slot, gpa_t gpa, unsigned len);
+	void *engine; /* argument of code_written */
 
 	u64 unknown_insns, unknown_msrs; /* counters of faults given for want of a row */
 

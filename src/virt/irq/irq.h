@@ -7,6 +7,19 @@
 
 #include "base/types.h"
 
+/*
+ * Threads and locks
+ *
+ *   One lock per VM, the chip lock, covers the PIC pair, the IOAPIC, the routing table and all
+ *   local APICs. Every function below takes it unless it says otherwise, so none may be called from
+ *   irq_ops.kick, .tsc or .tsc_khz. Lock order: lock of a device -> chip lock -> heap lock of timers.
+ *   A caller's lock that .kick takes (say, a vCPU's sleep lock) must not be held while calling here.
+ *
+ *   Any thread:          irqchip_*(), lapic_nmi(), lapic_smi(), lapic_pending(), lapic_has_event()
+ *   The vCPU's thread:   lapic_*() else; also ioctls that hold the vCPU
+ *   Without the lock:    lapic_pending(), lapic_has_event(), lapic_tpr_get(), lapic_base_get(): one atomic load
+ *   Creation:            lapic_create() before the vCPU runs; destroy LAPICs, then the chip, then the timers
+ */
 struct irqchip; /* PIC pair, IOAPIC and the list of local APICs; one lock */
 struct lapic;
 struct timers;
@@ -15,21 +28,51 @@ struct timers;
 struct irq_ops {
 	/* Interrupt state of vCPU @index may have changed: kick or wake it. Any thread, chip lock held: must not call back. */
 	void (*kick)(void *owner, unsigned vcpu_index);
-	/* An EOI reached the IOAPIC or PIC for @gsi (resample). May be NULL. */
+	/*
+	 * An EOI reached the IOAPIC or PIC for @gsi (resample). May be NULL. Called without the chip lock:
+	 * it may call irqchip_set_line(); a line lowered here is seen before the IOAPIC sends again.
+	 */
 	void (*eoi)(void *owner, unsigned gsi);
-	/* Guest TSC of a vCPU now, and its frequency in kHz, for the TSC-deadline timer. */
+	/* Guest TSC of a vCPU now, and its frequency in kHz, for the TSC-deadline timer. Any thread, chip lock held. */
 	u64 (*tsc)(void *owner, unsigned vcpu_index);
 	u32 (*tsc_khz)(void *owner, unsigned vcpu_index);
 };
+
+#define IRQ_MAX_VCPUS 1024
+
+/* @source of irqchip_set_line(): 0-31, the devices that share a line are OR'ed. */
+#define IRQ_SOURCE_USER	    0 /* KVM_IRQ_LINE */
+#define IRQ_SOURCE_RESAMPLE 1 /* irqfd with resample */
+#define IRQ_SOURCE_PIT	    2
 
 struct irqchip *irqchip_create(const struct irq_ops *ops, void *owner, struct timers *ts,
 			       bool pic_and_ioapic);
 void irqchip_destroy(struct irqchip *chip);
 
-/* GSI 0-15: PIC and IOAPIC (GSI 0 to IOAPIC pin 2), 16-23: IOAPIC; @source distinguishes devices sharing a level. Returns as KVM_IRQ_LINE_STATUS: >0 delivered, 0 coalesced, <0 masked. */
+/*
+ * Behaviour that a program chooses by KVM_ENABLE_CAP; all false at creation. @ids32 and @no_broadcast are the flags of
+ * KVM_CAP_X2APIC_API; the other two turn off quirks (KVM_CAP_DISABLE_QUIRKS).
+ */
+struct irq_options {
+	bool ids32;	   /* 32-bit IDs in KVM_GET/SET_LAPIC and in MSI addresses */
+	bool no_broadcast; /* destination 0xff of a device is no broadcast in x2APIC mode */
+	bool no_mmio_hole; /* accesses to a disabled or x2APIC page go to user space */
+	bool no_lint0;	   /* LINT0 of the BSP is masked at reset */
+};
+void irqchip_options(struct irqchip *chip, const struct irq_options *options);
+
+/*
+ * KVM_SET_GSI_ROUTING: replaces the table. At creation it is KVM's: GSI 0-15 to the same pin of PIC
+ * and IOAPIC, 16-23 to the IOAPIC (so a PC board that wants GSI 0 at IOAPIC pin 2 says so here or
+ * has no interrupt source override). Entries of type IRQCHIP and MSI. 0, -EINVAL or -ENOMEM.
+ */
+int irqchip_set_routing(struct irqchip *chip, const struct kvm_irq_routing_entry *entries,
+			unsigned n);
+
+/* By the routing table. Returns as KVM_IRQ_LINE_STATUS: >0 delivered, 0 coalesced, <0 masked or not routed. */
 int irqchip_set_line(struct irqchip *chip, unsigned gsi, int level, unsigned source);
 
-/* Deliver an MSI (address and data as on the bus). As above. */
+/* Deliver an MSI (address and data as on the bus). As above; -EINVAL for a bad address with ids32. */
 int irqchip_msi(struct irqchip *chip, u64 address, u32 data);
 
 /* Ports of PIC and ELCR, MMIO of the IOAPIC: 0 handled, 1 not ours. */
@@ -40,21 +83,28 @@ int irqchip_mmio(struct irqchip *chip, gpa_t gpa, void *data, unsigned size, boo
 int irqchip_get(struct irqchip *chip, struct kvm_irqchip *state);
 int irqchip_set(struct irqchip *chip, const struct kvm_irqchip *state);
 
-/* Local APIC of one vCPU. @is_bsp sets the BSP bit of the APIC base MSR. */
+/* Virtual wire of the 8254: its tick as NMI to every LAPIC whose LINT0 is in NMI mode. */
+void irqchip_pit_nmi(struct irqchip *chip);
+
+/* Local APIC of one vCPU. @is_bsp sets the BSP bit of the APIC base MSR. NULL: no memory or thread, or index taken. */
 struct lapic *lapic_create(struct irqchip *chip, unsigned vcpu_index, u32 apic_id, bool is_bsp);
 void lapic_destroy(struct lapic *l);
 void lapic_reset(struct lapic *l, bool init);
 
-u64 lapic_base_get(const struct lapic *l);	/* MSR_IA32_APICBASE */
-int lapic_base_set(struct lapic *l, u64 value); /* 0 or -1 (#GP) */
+/* What the guest's CPUID allows; at creation all of it, with 52 bits of address. */
+void lapic_features(struct lapic *l, bool x2apic, bool tsc_deadline, unsigned phys_bits);
+
+u64 lapic_base_get(const struct lapic *l);	     /* MSR_IA32_APICBASE */
+int lapic_base_set(struct lapic *l, u64 value);	     /* WRMSR: 0 or -1 (#GP) */
+int lapic_base_set_host(struct lapic *l, u64 value); /* ioctls: any valid mode may follow any */
 int lapic_mmio(struct lapic *l, gpa_t gpa, void *data, unsigned size,
-	       bool is_write); /* 0 handled, 1 not ours (disabled, x2APIC or other page) */
+	       bool is_write); /* 0 handled, 1 not ours (other page, or no_mmio_hole) */
 int lapic_msr_read(struct lapic *l, u32 index,
 		   u64 *value); /* 0x800-0x8ff in x2APIC mode: 0 done, -1 #GP */
 int lapic_msr_write(struct lapic *l, u32 index, u64 value);
 u64 lapic_tpr_get(const struct lapic *l); /* CR8 */
 void lapic_tpr_set(struct lapic *l, u64 cr8);
-u64 lapic_deadline_get(const struct lapic *l); /* MSR_IA32_TSC_DEADLINE */
+u64 lapic_deadline_get(struct lapic *l); /* MSR_IA32_TSC_DEADLINE */
 void lapic_deadline_set(struct lapic *l, u64 value);
 
 /*
@@ -63,14 +113,22 @@ void lapic_deadline_set(struct lapic *l, u64 value);
  */
 bool lapic_pending(struct lapic *l);
 int lapic_ack(struct lapic *l);
-/* Events other than interrupts: take and clear. */
+
+/* KVM_NMI and KVM_SMI. */
+void lapic_nmi(struct lapic *l);
+void lapic_smi(struct lapic *l);
+
+/* Events other than interrupts: take and clear. At most two NMIs wait, as in KVM. An INIT forgets an older SIPI. */
 bool lapic_take_nmi(struct lapic *l);
 bool lapic_take_smi(struct lapic *l);
 bool lapic_take_init(struct lapic *l);
 bool lapic_take_sipi(struct lapic *l, u8 *vector);
-bool lapic_has_event(struct lapic *l); /* any of the above: wakes a halted vCPU */
+bool lapic_has_event(struct lapic *l); /* any of the four above: wakes a halted vCPU */
 
-/* KVM_GET/SET_LAPIC: the 1 KiB register page. x2APIC ID format as KVM_CAP_X2APIC_API chooses. */
+/*
+ * KVM_GET/SET_LAPIC: the 1 KiB register page. In x2APIC mode the ID is in bits 24-31 unless ids32;
+ * then set() refuses a foreign ID with -EINVAL. set() restarts the timer from the current count.
+ */
 void lapic_get(struct lapic *l, struct kvm_lapic_state *state);
 int lapic_set(struct lapic *l, const struct kvm_lapic_state *state);
 

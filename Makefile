@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# A thin front of meson: everything that a person types.
+BUILD ?= build
+PREFIX ?= /usr/local
+T ?= 10
+SEED ?= 1
+# Extra arguments for meson, as in: make check MESON_ARGS=-Dwerror=true
+MESON_ARGS ?=
+# Arguments for the program, as in: make run ARGS='--mem 2G -v'
+ARGS ?=
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+
+$(BUILD)/build.ninja:
+	@tools/deps --check build
+	@meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_ARGS)
+
+# Install with apt what is missing; instant and offline when nothing is.
+deps:
+	@tools/deps build run check
+
+run:
+	@tools/deps build run
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/anykvm fetch >/dev/null
+	@$(BUILD)/anykvm run $(ARGS)
+
+# The tests of every change: minutes. The last line is "N passed, N failed, N skipped".
+check: check-build
+	@tools/check $(BUILD)
+
+check-build:
+	@tools/deps build run check
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@$(if $(MESON_ARGS),meson configure $(BUILD) $(MESON_ARGS))
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/anykvm fetch >/dev/null || echo 'make check: no kernel: tests that boot one are skipped' >&2
+
+# Everything: the long tests too, with sanitizers, and a build by the other compiler.
+check-all: check-build
+	@$(MAKE) --no-print-directory check-clang
+	@$(MAKE) --no-print-directory check-asan
+	@tools/check $(BUILD) --long
+
+check-clang:
+	@tools/deps build clang
+	@test -e build-clang/build.ninja || CC=clang meson setup build-clang -Dwerror=true
+	@ninja -C build-clang --quiet
+
+# Unit, instruction and one boot test under AddressSanitizer and UndefinedBehaviorSanitizer.
+check-asan: export ASAN_OPTIONS = handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0
+check-asan: export UBSAN_OPTIONS = halt_on_error=1:print_stacktrace=1
+check-asan:
+	@tools/deps build run check
+	@test -e build-asan/build.ninja || meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
+	@ninja -C build-asan --quiet
+	@build-asan/anykvm fetch >/dev/null
+	@tools/check build-asan --patience 5 --suite unit --suite insn --suite asan
+
+# Stress and fuzz tests over and over; logs, resumes and adds up in $(BUILD)/soak.jsonl.
+soak: all
+	@tools/soak $(BUILD) --minutes $(T) --seed $(SEED)
+
+bench:
+	@tools/deps build run bench
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/anykvm fetch >/dev/null
+	@bench/boot.py $(BUILD)/anykvm
+
+# With DESTDIR and PREFIX as usual.
+install: $(BUILD)/build.ninja
+	@$(if $(filter file,$(origin PREFIX)),,meson configure $(BUILD) -Dprefix=$(PREFIX))
+	@$(MAKE) --no-print-directory all
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild
+
+# docs/CAVEATS.md from the DIFFERS comments.
+caveats:
+	@tools/caveats > docs/CAVEATS.md.new && mv docs/CAVEATS.md.new docs/CAVEATS.md
+
+format:
+	@clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h' | grep -v '^tests/style/bad/')
+
+clean:
+	@rm -rf $(BUILD) build-asan build-clang
+
+.PHONY: all deps run check check-build check-all check-clang check-asan soak bench install caveats format clean

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The verbs of the anykvm command. */
+#ifndef CMD_CMD_H
+#define CMD_CMD_H
+
+/* Each takes its own name as argv[0] and returns the exit status. */
+int cmd_run(int argc, char **argv);
+int cmd_fetch(int argc, char **argv);
+
+#endif

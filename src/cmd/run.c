@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* anykvm run: from options to a running VM. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "cmd/args.h"
+#include "cmd/cache.h"
+#include "cmd/cmd.h"
+#include "vmm/blob.h"
+#include "vmm/board.h"
+#include "vmm/initramfs.h"
+#include "vmm/ram.h"
+#include "vmm/say.h"
+#include "vmm/status.h"
+#include "vmm/terminal.h"
+
+#define INITRD_MAX     (16ull << 30)
+#define INITRD_BUILTIN "builtin"
+#define OPTIONS_ENV    "ANYKVM_OPTIONS"
+
+struct run_options {
+	const char *kernel, *initrd, *append, *cpu, *engine, *cpu_mask, *device, *name;
+	const char *flat;
+	u32 flat_address;
+	u64 memory;
+	unsigned cpus;
+	bool no_reboot, json, verbose;
+	char flat_path[PATH_MAX];
+};
+
+static int choice(const char *value, const char *const *choices, void *field, struct why *why)
+{
+	for (unsigned i = 0; choices[i]; i++) {
+		if (strcmp(value, choices[i]) == 0) {
+			*(const char **)field = value;
+			return 0;
+		}
+	}
+	return why_set(why, EINVAL, "'%s' is unknown; give %s", value, choices[0]);
+}
+
+static int parse_engine(const char *value, void *field, struct why *why)
+{
+	static const char *const choices[] = { "checked", "fast", NULL };
+
+	if (choice(value, choices, field, why) == 0)
+		return 0;
+	return why_set(why, EINVAL, "'%s' is no engine; give checked or fast", value);
+}
+
+static int parse_cpu_mask(const char *value, void *field, struct why *why)
+{
+	static const char *const choices[] = { "none", "x86-64-v2", "x86-64-v3", "x86-64-v4",
+					       NULL };
+
+	if (choice(value, choices, field, why) == 0)
+		return 0;
+	return why_set(why, EINVAL, "'%s' is no mask; give none, x86-64-v2, x86-64-v3 or x86-64-v4",
+		       value);
+}
+
+/* The command line of a kernel may be empty. */
+static int parse_any_text(const char *value, void *field, struct why *why)
+{
+	(void)why;
+	*(const char **)field = value;
+	return 0;
+}
+
+/* FILE@ADDR; @field is the name of the file within struct run_options, beside the address. */
+static int parse_flat(const char *value, void *field, struct why *why)
+{
+	struct run_options *o =
+		(struct run_options *)((char *)field - offsetof(struct run_options, flat));
+	const char *at = strrchr(value, '@');
+	unsigned long address;
+	char *end;
+
+	errno = 0;
+	address = at ? strtoul(at + 1, &end, 0) : 0;
+	if (!at || at == value || !at[1] || *end || errno)
+		return why_set(why, EINVAL,
+			       "'%s' is not FILE@ADDR; write for example image.bin@0x1000", value);
+	if (address > 0xfffff)
+		return why_set(why, EINVAL,
+			       "real mode enters below 1 MiB, and 0x%lx is above; give a "
+			       "lower address",
+			       address);
+	if ((size_t)(at - value) >= sizeof(o->flat_path))
+		return why_set(why, ENAMETOOLONG, "the path is too long");
+	memcpy(o->flat_path, value, (size_t)(at - value));
+	o->flat_path[at - value] = 0;
+	o->flat = value;
+	o->flat_address = (u32)address;
+	return 0;
+}
+
+#define FIELD(f) offsetof(struct run_options, f)
+
+static const struct args_row run_rows[] = {
+	{ "kernel", 'k', args_text, FIELD(kernel), "FILE",
+	  "vmlinuz or PVH vmlinux; default: Debian's cloud kernel from the cache" },
+	{ "initrd", 'i', args_text, FIELD(initrd), "FILE",
+	  "initrd, or 'builtin': busybox with a shell, or a demo when stdin is no terminal" },
+	{ "append", 'a', parse_any_text, FIELD(append), "TEXT",
+	  "the whole kernel command line; default: console=ttyS0" },
+	{ "mem", 'm', args_size, FIELD(memory), "SIZE", "memory, MiB without a unit; default: 1G" },
+	{ "cpus", 'c', args_count, FIELD(cpus), "N", "processors; only 1 works yet" },
+	{ "cpu", 0, args_text, FIELD(cpu), "MODEL", "host, intel or amd, then ,+flag or ,-flag" },
+	{ "engine", 'e', parse_engine, FIELD(engine), "FORM", "checked or fast" },
+	{ "cpu-mask", 0, parse_cpu_mask, FIELD(cpu_mask), "LEVEL",
+	  "use only this much of the host: x86-64-v2, -v3, -v4" },
+	{ "device", 'd', args_text, FIELD(device), "FILE",
+	  "a real KVM device, for example /dev/kvm, instead of the built-in one" },
+	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
+	  "run FILE in real mode at ADDR, then print exits and registers" },
+	{ "name", 'n', args_text, FIELD(name), "NAME", "name of the VM in messages" },
+	{ "no-reboot", 0, NULL, FIELD(no_reboot), NULL,
+	  "a reset ends with status 32, a triple fault with 33" },
+	{ "json", 0, NULL, FIELD(json), NULL, "the end as JSON: on stderr, with --flat on stdout" },
+	{ "verbose", 'v', NULL, FIELD(verbose), NULL, "print counters after the end" },
+};
+
+static const struct args_table run_table = { run_rows, ARRAY_SIZE(run_rows) };
+
+static int help(void)
+{
+	printf("usage: anykvm run [OPTIONS]\n\n"
+	       "Runs a VM with its serial console on stdin and stdout; Ctrl-A x quits.\n\n");
+	args_help(&run_table, stdout);
+	printf("\nExit status: 0 power-off or Ctrl-A x, 2 usage or bad input, 32 reset and 33 "
+	       "triple\n"
+	       "fault with --no-reboot, 64 and above a failure of the VM, 128+n signal n.\n");
+	return STATUS_OK;
+}
+
+static int options_check(const struct run_options *o, struct why *why)
+{
+	if (o->cpus > 1)
+		return why_set(why, EINVAL,
+			       "--cpus %u: several processors do not work yet; give "
+			       "--cpus 1 or drop it",
+			       o->cpus);
+	if (o->flat && (o->kernel || o->initrd || o->append))
+		return why_set(why, EINVAL,
+			       "--flat runs an image instead of a kernel; drop --kernel, "
+			       "--initrd and --append");
+	if (o->device && strcmp(o->device, "anykvm") != 0 && (o->engine || o->cpu_mask))
+		return why_set(why, EINVAL,
+			       "--engine and --cpu-mask belong to the built-in processor; "
+			       "drop them or --device");
+	return ram_check_size(o->memory, why);
+}
+
+/* The options reach the library as they do in any other program: later ones win. */
+static int library_options_set(const struct run_options *o, struct why *why)
+{
+	const char *old = getenv(OPTIONS_ENV);
+	char text[512];
+	int n = snprintf(text, sizeof(text), "%s%s%s%s%s", old ? old : "",
+			 o->engine ? ",engine=" : "", o->engine ? o->engine : "",
+			 o->cpu_mask ? ",cpu-mask=" : "", o->cpu_mask ? o->cpu_mask : "");
+
+	if (n >= (int)sizeof(text))
+		return why_set(why, E2BIG, OPTIONS_ENV " is too long; shorten it");
+	if (!o->engine && !o->cpu_mask)
+		return 0;
+	setenv(OPTIONS_ENV, text[0] == ',' ? text + 1 : text, 1);
+	return 0;
+}
+
+static int builtin_initrd(struct cpio *initramfs, struct why *why)
+{
+	struct initramfs_request request = { .shell = isatty(STDIN_FILENO) };
+	char busybox[PATH_MAX];
+	int r = cache_busybox(busybox, why);
+
+	if (r < 0)
+		return r;
+	request.busybox = busybox;
+	if (!terminal_size(&request.rows, &request.columns))
+		request.rows = 0;
+	return initramfs_make(initramfs, &request, why);
+}
+
+static void print_equivalent(const struct run_options *o, const struct vmm_config *c)
+{
+	if (c->flat)
+		say("# anykvm run --flat %s@0x%x --mem %lluK", c->flat, c->flat_address,
+		    (unsigned long long)(c->memory >> 10));
+	else
+		say("# anykvm run --kernel '%s' %s%s --append '%s' --mem %lluK --cpus %u --cpu "
+		    "%s%s%s",
+		    c->kernel, c->initrd ? "--initrd " : "",
+		    !c->initrd ? "" : (o->initrd ? o->initrd : INITRD_BUILTIN), c->append,
+		    (unsigned long long)(c->memory >> 10), c->cpus, c->cpu,
+		    c->device ? " --device " : "", c->device ? c->device : "");
+}
+
+static int run_kernel(const struct run_options *o, struct vmm_config *config)
+{
+	const bool is_builtin = o->initrd ? strcmp(o->initrd, INITRD_BUILTIN) == 0 : !o->kernel;
+	struct cpio initramfs = { .data = NULL };
+	struct blob file = { .data = NULL };
+	char kernel[PATH_MAX];
+	struct why why;
+	int status = STATUS_USAGE;
+	int r = 0;
+
+	config->kernel = o->kernel;
+	if (!o->kernel) {
+		r = cache_kernel(CACHE_DEFAULT_KERNEL, false, kernel, &why);
+		config->kernel = kernel;
+	}
+	if (r == 0 && is_builtin)
+		r = builtin_initrd(&initramfs, &why);
+	else if (r == 0 && o->initrd)
+		r = blob_read(&file, o->initrd, "initrd", INITRD_MAX, &why);
+	if (r < 0) {
+		say("%s", why.text);
+	} else {
+		config->initrd = is_builtin ? initramfs.data : file.data;
+		config->initrd_size = is_builtin ? initramfs.size : file.size;
+		if (config->verbose)
+			print_equivalent(o, config);
+		/* Nothing is started from here on. */
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+		status = board_run(config);
+	}
+	cpio_free(&initramfs);
+	blob_free(&file);
+	return status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run_options o = { .memory = 1ull << 30, .cpus = 1, .cpu = "host", .append = NULL };
+	struct vmm_config config;
+	struct why why;
+	int r = args_parse(&run_table, argc, argv, &o, NULL, 0, &why);
+
+	if (r == -ENOENT)
+		return help();
+	if (r == 0)
+		r = options_check(&o, &why);
+	if (r == 0)
+		r = library_options_set(&o, &why);
+	if (r < 0) {
+		say("%s", why.text);
+		return STATUS_USAGE;
+	}
+	say_set_name(o.name);
+	config = (struct vmm_config){
+		.append = o.append ? o.append : "console=ttyS0",
+		.memory = o.memory,
+		.cpus = o.cpus,
+		.cpu = o.cpu,
+		.device = o.device,
+		.flat = o.flat ? o.flat_path : NULL,
+		.flat_address = o.flat_address,
+		.no_reboot = o.no_reboot,
+		.json = o.json,
+		.verbose = o.verbose,
+	};
+	if (!o.flat)
+		return run_kernel(&o, &config);
+	if (o.verbose)
+		print_equivalent(&o, &config);
+	return flat_run(&config);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The processor after power-on and after INIT. */
+#include "base/bulk.h"
+#include "cpu/x86/access.h"
+#include "cpu/x86/cpuid.h"
+#include "cpu/x86/event.h"
+#include "cpu/x86/mode.h"
+
+#define PAT_RESET	 0x0007040600070406ull
+#define DR6_RESET	 0xffff0ff0ull
+#define DR7_RESET	 0x400ull
+#define MISC_ENABLE_INIT 0x1801ull /* fast strings; no BTS, no PEBS */
+#define XSAVE_BV	 512	   /* offset of XSTATE_BV in the XSAVE area */
+
+static void segments_reset(struct x86_cpu *cpu)
+{
+	unsigned i;
+
+	for (i = 0; i < SEG_LDTR; i++)
+		cpu->seg[i] = (struct x86_seg){ .limit = 0xffff, .attr = SA_P | SA_S | 0x3 };
+	cpu->seg[SEG_CS] = (struct x86_seg){
+		.base = 0xffff0000u,
+		.limit = 0xffff,
+		.sel = 0xf000,
+		.attr = SA_P | SA_S | 0xb,
+	};
+	cpu->seg[SEG_LDTR] = (struct x86_seg){ .limit = 0xffff, .attr = SA_P | 0x2 };
+	cpu->seg[SEG_TR] = (struct x86_seg){ .limit = 0xffff, .attr = SA_P | 0xb };
+	cpu->gdt = (struct x86_dtable){ .limit = 0xffff };
+	cpu->idt = (struct x86_dtable){ .limit = 0xffff };
+}
+
+/* What INIT leaves alone. */
+static void msrs_reset(struct x86_cpu *cpu)
+{
+	static const u16 fcw = 0x37f;
+	static const u32 mxcsr = 0x1f80;
+
+	cpu->star = cpu->lstar = cpu->cstar = cpu->sfmask = cpu->kernel_gs_base = 0;
+	cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
+	cpu->pat = PAT_RESET;
+	cpu->tsc_aux = 0;
+	cpu->misc_enable = MISC_ENABLE_INIT;
+	cpu->spec_ctrl = 0;
+	cpu->mtrr_def = 0;
+	bulk_zero(cpu->mtrr_fixed, sizeof(cpu->mtrr_fixed));
+	bulk_zero(cpu->mtrr_var, sizeof(cpu->mtrr_var));
+	cpu->mcg_status = 0;
+	cpu->debugctl = 0;
+	cpu->xss = 0;
+	cpu->xcr0 = 1;
+	/* FCW as KVM has it, not the 0x40 of a reset without FINIT. */
+	bulk_zero(cpu->xsave, sizeof(cpu->xsave));
+	__builtin_memcpy(cpu->xsave, &fcw, sizeof(fcw));
+	__builtin_memcpy(cpu->xsave + 24, &mxcsr, sizeof(mxcsr));
+	cpu->xsave[XSAVE_BV] = 3;
+}
+
+void x86_reset(struct x86_cpu *cpu, bool init)
+{
+	const struct x86_cpuid_entry *model = x86_cpuid_find(cpu, 1, 0);
+	u64 caching = init ? cpu->cr0 & (CR0_CD | CR0_NW) : CR0_CD | CR0_NW;
+
+	if (!cpu->phys_bits)
+		cpu->phys_bits = 36;
+	if (!cpu->virt_bits)
+		cpu->virt_bits = 48;
+	bulk_zero(cpu->gpr, sizeof(cpu->gpr));
+	cpu->gpr[RDX] = model ? model->eax : 0x600;
+	cpu->rip = cpu->next_rip = 0xfff0;
+	cpu->f = (struct x86_vflags){ 0 };
+	cpu->aflags = 0x200;
+	cpu->shadow = 0;
+	segments_reset(cpu);
+	cpu->cr0 = CR0_ET | caching;
+	cpu->cr2 = cpu->cr3 = cpu->cr4 = cpu->cr8 = 0;
+	cpu->efer = 0;
+	bulk_zero(cpu->pdptr, sizeof(cpu->pdptr));
+	bulk_zero(cpu->dr, sizeof(cpu->dr));
+	cpu->dr6 = DR6_RESET;
+	cpu->dr7 = DR7_RESET;
+	if (!init)
+		msrs_reset(cpu);
+	cpu->exc = (struct x86_exception){ 0 };
+	bulk_zero(&cpu->event, sizeof(cpu->event));
+	x86_replay_forget(cpu);
+	cpu->flush.all = true;
+	cpu->slot_hint = NULL;
+	x86_mode_update(cpu);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The code cache: blocks of translated code, found by guest-physical address and mode. */
+#ifndef ENGINE_CACHE_H
+#define ENGINE_CACHE_H
+
+#include "cpu/x86/insn.h"
+#include "mem/mem.h"
+
+/*
+ * One region of address space per VM, mapped twice from one memfd: once writable, once executable.
+ *
+ *	code_w  [ stubs | block | block | ...            ]  grows up; exec = write + delta
+ *	meta    [ struct block, records, pc maps, pages  ]  grows up
+ *
+ * Nothing is freed singly. A block that must not run any more is killed: taken out of the hash,
+ * its incoming jumps sent back to their stubs. When one of the two regions is full, all is forgotten at
+ * once (cache_reset()), which only engine_run() does, while no translated code runs.
+ *
+ * A block belongs to one guest-physical page (two when its only instruction straddles) and holds no guest
+ * address: it serves every mapping of its page. Direct jumps inside the page are chained.
+ *
+ * Each page with blocks keeps a snapshot of the bytes that were translated. Stores by a vCPU reach
+ * cache_written() because such a page gets no write tag; stores by anybody else are found by
+ * cache_verify_page(), called whenever an execute tag is filled.
+ */
+
+enum block_form {
+	FORM_FAST, /* many instructions, inline memory access, chained */
+	FORM_CHECKED, /* one instruction, a C call per memory operand, next by the branch cache */
+	FORM_SINGLE, /* as checked, next by C: steps, shadows, blocks that cannot be trusted to stay */
+	FORM_BOUNCE, /* one instruction on the bounce buffer */
+};
+
+struct exit_link {
+	u32 site; /* code offset of the jump's displacement; 0: none */
+	u32 stub; /* code offset of the stub that it reaches while not linked */
+	u16 target_off; /* of the target in the page */
+	struct block *from;
+	struct exit_link *next; /* among the links into one block */
+};
+
+struct pc_entry { /* host pc to guest instruction; sorted by .host */
+	u32 host; /* offset from the block's code */
+	u16 page_off; /* guest instruction, offset in the page */
+	u8 len;
+	u8 flags; /* PC_* */
+};
+#define PC_FLAGS_SAVED BIT(0) /* arithmetic flags are in cpu->aflags */
+#define PC_LENT_SHIFT 1 /* three bits: RSI, RDI, RBP are in v->lent[] */
+
+struct block {
+	gpa_t gpa; /* of the first byte; address space in bits 60.. */
+	u32 mode;
+	u8 form;
+	bool dead;
+	bool straddles;
+	u16 len; /* guest bytes */
+	u16 ninsns;
+	u16 npc;
+	u32 code, code_len; /* offset in the code region */
+	gpa_t second; /* straddles: gpa of the second page */
+	struct pc_entry *pc;
+	struct block *hash_next;
+	struct exit_link exit[2];
+	struct exit_link *incoming;
+};
+
+struct page_node {
+	struct block *block;
+	struct page_node *next;
+};
+
+struct code_page {
+	gpa_t gpa; /* page address with the address space */
+	struct code_page *hash_next;
+	struct page_node *blocks;
+	u8 *snapshot;
+};
+
+#define CACHE_HASH BIT(16)
+#define CACHE_PAGE_HASH BIT(13)
+
+struct cache {
+	u8 *code_w; /* writable alias */
+	s64 delta; /* executable - writable */
+	size_t code_size, code_used, stubs_end;
+	u8 *meta;
+	size_t meta_size, meta_used;
+	struct block **by_code; /* in order of their code: for the pc map */
+	u32 nblocks, max_blocks;
+	struct block **hash;
+	struct code_page **pages;
+	u64 generation; /* counts resets */
+	/* statistics */
+	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
+};
+
+static inline gpa_t cache_key(unsigned space, gpa_t gpa)
+{
+	return gpa | (gpa_t)space << 60;
+}
+
+/* Full context. 0 or -errno. */
+int cache_create(struct cache *c);
+void cache_destroy(struct cache *c);
+void cache_reset(struct cache *c, struct mem *mem);
+/* NULL when the region is full. */
+void *cache_alloc(struct cache *c, size_t n);
+struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
+/* Make a block findable; its bytes on @host (the page in this process) go into the snapshot. */
+bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *host2);
+
+/* Leaf. */
+struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
+struct code_page *cache_page_find(const struct cache *c, gpa_t page);
+struct block *cache_block_at(const struct cache *c, u64 pc);
+/* Bytes [gpa, gpa + len) of one page are about to be written: kill what was made from them. Returns blocks killed. */
+unsigned cache_written(struct cache *c, gpa_t gpa, unsigned len);
+/* Compare a page with its snapshot; kill the blocks that differ. Returns blocks killed. */
+unsigned cache_verify_page(struct cache *c, gpa_t page, const u8 *host);
+/* Let an exit jump straight to @to. */
+void cache_link(struct cache *c, struct exit_link *l, struct block *to);
+
+#endif

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Creation and destruction of engines and vCPUs, requests from outside, counters. */
+#define _GNU_SOURCE
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "engine/vcpu.h"
+#include "engine/x86/decode.h"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int init_error;
+
+static void init(void)
+{
+	decode_init();
+	init_error = signals_install();
+}
+
+int engine_init(const char **why)
+{
+	pthread_once(&once, init);
+	if (init_error)
+		*why = "signal handlers for guest exceptions could not be installed";
+	return init_error;
+}
+
+struct engine *engine_create(struct mem *mem, const struct engine_options *options)
+{
+	struct engine *e = calloc(1, sizeof(*e));
+	const char *why;
+	int err = -ENOMEM;
+
+	if (!e)
+		goto out;
+	e->options = *options;
+	e->mem = mem;
+	e->tr_room = translate_room();
+	if (!e->tr_room)
+		goto out_engine;
+	err = x86_host_probe(&e->host, options->cpu_mask, &why);
+	if (err)
+		goto out_engine;
+	err = cache_create(&e->cache);
+	if (err)
+		goto out_engine;
+	err = -ENOSPC;
+	if (!stubs_make(e))
+		goto out_cache;
+	return e;
+
+out_cache:
+	cache_destroy(&e->cache);
+out_engine:
+	free(e->tr_room);
+	free(e);
+out:
+	errno = -err;
+	return NULL;
+}
+
+void engine_destroy(struct engine *e)
+{
+	cache_destroy(&e->cache);
+	free(e->tr_room);
+	free(e);
+}
+
+static void *pages_get(size_t n)
+{
+	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static struct tlb *tlb_new(void)
+{
+	struct tlb *t = pages_get(sizeof(*t));
+
+	if (!t)
+		return NULL;
+	for (unsigned i = 0; i < TLB_SIZE; i++)
+		t->e[i].tag_r = t->e[i].tag_w = tlb_no_tag(i);
+	t->large_lo = ~0ull;
+	return t;
+}
+
+/* A store of this vCPU is about to hit translated code. Leaf. */
+static void code_written(void *engine, struct slot *slot, gpa_t gpa, unsigned len)
+{
+	struct engine_vcpu *v = engine;
+	gpa_t key = cache_key(v->cpu.space, gpa);
+
+	(void)slot;
+	v->stats.code_writes++;
+	if (cache_written(&v->engine->cache, key, len)) {
+		v->smc = true;
+		ibtc_flush(v);
+	}
+}
+
+struct engine_vcpu *engine_vcpu_create(struct engine *e)
+{
+	struct engine_vcpu *v = pages_get(sizeof(*v));
+	bool ok;
+
+	if (!v)
+		goto out;
+	v->self = v;
+	v->engine = e;
+	v->ibtcs = pages_get(IBTC_MODES * sizeof(*v->ibtcs));
+	ok = v->ibtcs;
+	for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
+		v->context[i] = tlb_new();
+		ok &= v->context[i] != NULL;
+	}
+	if (!ok) {
+		engine_vcpu_destroy(v);
+		goto out;
+	}
+	for (unsigned i = 0; i < ITLB_SIZE; i++)
+		v->itlb[i].tag = ITLB_NO_TAG;
+	v->xmask = e->host.xcr0;
+	v->cpu.mem = e->mem;
+	v->cpu.engine = v;
+	v->cpu.code_written = code_written;
+	v->next = e->vcpus;
+	e->vcpus = v;
+	return v;
+out:
+	errno = ENOMEM;
+	return NULL;
+}
+
+void engine_vcpu_destroy(struct engine_vcpu *v)
+{
+	struct engine_vcpu **p = &v->engine->vcpus;
+
+	while (*p && *p != v)
+		p = &(*p)->next;
+	if (*p)
+		*p = v->next;
+	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
+		if (v->context[i])
+			munmap(v->context[i], sizeof(struct tlb));
+	if (v->ibtcs)
+		munmap(v->ibtcs, IBTC_MODES * sizeof(*v->ibtcs));
+	munmap(v, sizeof(*v));
+}
+
+struct x86_cpu *engine_cpu(struct engine_vcpu *v)
+{
+	return &v->cpu;
+}
+
+void engine_state_changed(struct engine_vcpu *v)
+{
+	itlb_flush(v, true);
+	v->cpu.flush.all = true;
+	v->reason = LEAVE_NONE;
+	v->step = STEP_NONE;
+	v->unshadow = v->single = false;
+}
+
+void engine_kick(struct engine_vcpu *v)
+{
+	__atomic_store_n(&v->cpu.kick, 1, __ATOMIC_RELEASE);
+}
+
+/* DIFFERS: with one vCPU the caller is never in translated code; several vCPUs will have to be waited for. */
+void engine_flush_all(void *engine)
+{
+	struct engine *e = engine;
+
+	for (struct engine_vcpu *v = e->vcpus; v; v = v->next) {
+		itlb_flush(v, true);
+		v->cpu.flush.all = true;
+	}
+}
+
+void engine_stats_print(struct engine *e, FILE *f)
+{
+	const struct cache *c = &e->cache;
+
+	fprintf(f, "blocks %lu\ninsns_translated %lu\ncode_bytes %lu\nblocks_killed %lu\npages_verified %lu\n"
+		   "blocks_stale %lu\ncache_resets %lu\n",
+		c->translated, c->insns, c->bytes, c->killed, c->verified, c->verify_killed, c->resets);
+	for (const struct engine_vcpu *v = e->vcpus; v; v = v->next) {
+		const struct {
+			const char *name;
+			u64 value;
+		} rows[] = {
+			{ "enters", v->stats.enters },
+			{ "dispatches", v->stats.dispatches },
+			{ "branch_cache_fills", v->stats.ibtc_fills },
+			{ "links", v->stats.links },
+			{ "exits_chained", v->chained },
+			{ "mem_inline", v->inline_hits - v->stats.mem_slow },
+			{ "mem_slow", v->stats.mem_slow },
+			{ "mem_calls", v->stats.mem_calls },
+			{ "tlb_fills", v->stats.tlb_fills },
+			{ "tlb_flushes", v->stats.tlb_flushes },
+			{ "execute_tag_fills", v->stats.itlb_fills },
+			{ "helpers", v->stats.ops },
+			{ "helpers_left_block", v->stats.ops_left },
+			{ "helpers_full", v->stats.full_ops },
+			{ "bounces", v->stats.bounces },
+			{ "faults", v->stats.faults },
+			{ "code_writes", v->stats.code_writes },
+			{ "steps", v->stats.steps },
+			{ "unknown_instructions", v->cpu.unknown_insns },
+			{ "unknown_msrs", v->cpu.unknown_msrs },
+		};
+
+		for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+			fprintf(f, "%s %lu\n", rows[i].name, rows[i].value);
+	}
+}

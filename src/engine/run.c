@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The loop around translated code: whatever needs the host's own state is done here, then back in. */
+#define _GNU_SOURCE
+#include <asm/prctl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/x86/access.h"
+#include "cpu/x86/bounce.h"
+#include "cpu/x86/event.h"
+#include "cpu/x86/ops.h"
+#include "engine/vcpu.h"
+
+typedef void (*enter_fn)(struct engine_vcpu *v, u64 code);
+
+static void enter(struct engine_vcpu *v, u64 code)
+{
+	v->stats.enters++;
+	v->cpu.full = false;
+	((enter_fn)v->engine->stubs.enter)(v, code);
+	v->cpu.full = true;
+}
+
+/* The instruction is complete: answers of devices are used up. */
+static void done(struct engine_vcpu *v)
+{
+	memset(&v->cpu.replay, 0, offsetof(struct x86_replay, frag));
+}
+
+/* Deliver cpu.exc in full context. */
+static void deliver(struct engine_vcpu *v)
+{
+	v->step = STEP_NONE;
+	switch (x86_deliver_exception(&v->cpu)) {
+	case X86_OK:
+		done(v);
+		break;
+	default:
+		v->reason = LEAVE_EXIT;
+		break;
+	}
+}
+
+/* Forget all translations: the cache is full. */
+static void start_over(struct engine_vcpu *v)
+{
+	cache_reset(&v->engine->cache, v->engine->mem);
+	for (struct engine_vcpu *o = v->engine->vcpus; o; o = o->next)
+		itlb_flush(o, true);
+}
+
+/* A block for what engine_dispatch() did not find; NULL when something else must be done first. */
+static struct block *make_block(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form)
+{
+	enum x86_status st;
+	struct block *b = translate(v, gpa, host, form, &st);
+
+	if (b)
+		return b;
+	if (st == X86_FAULT) {
+		deliver(v);
+	} else if (st == X86_EXIT) {
+		v->reason = LEAVE_EXIT;
+	} else {
+		start_over(v);
+	}
+	return NULL;
+}
+
+static void run_full(struct engine_vcpu *v)
+{
+	const struct x86_insn *insn = v->insn;
+	enum x86_status st = engine_op_call(v, insn);
+
+	v->stats.full_ops++;
+	if (st == X86_FULL) { /* a helper that asks for the context it has would ask for ever */
+		v->cpu.exit.reason = X86_EXIT_INTERNAL;
+		v->reason = LEAVE_EXIT;
+		return;
+	}
+	if (engine_commit(v, insn, st))
+		done(v);
+}
+
+/* Run @insn on the bounce buffer. Returns whether it ran to its end. */
+static bool bounce_run(struct engine_vcpu *v)
+{
+	struct block *b;
+	gpa_t gpa;
+	u8 *host;
+
+	switch (engine_fetch(v, v->cpu.rip, &gpa, &host)) {
+	case X86_OK:
+		break;
+	case X86_FAULT:
+		deliver(v);
+		return false;
+	default:
+		v->reason = LEAVE_EXIT;
+		return false;
+	}
+	tlb_select(v);
+	b = cache_find(&v->engine->cache, gpa, engine_mode_key(v), FORM_BOUNCE);
+	if (!b)
+		b = make_block(v, gpa, host, FORM_BOUNCE);
+	if (!b)
+		return false;
+	v->rip_page = v->cpu.rip - (gpa & (PAGE_SIZE - 1));
+	v->reason = LEAVE_NONE;
+	enter(v, (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code);
+	if (v->reason != LEAVE_DONE)
+		return false;
+	v->reason = LEAVE_NONE;
+	return true;
+}
+
+/*
+ * A memory operand that is no plain RAM inside a page: its bytes are gathered in a buffer of the
+ * same alignment, the instruction runs there, and the buffer is written back. When the write
+ * has to ask user space, the instruction is undone and will run again with the answers.
+ */
+static void run_bounce(struct engine_vcpu *v)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	struct x86_insn insn = *v->insn;
+	unsigned access = insn.access & INSN_WRITE ? ACC_WRITE : ACC_READ;
+	u8 *buf;
+	u64 gpr[16];
+	u16 aflags = cpu->aflags;
+	enum x86_status st;
+	gva_t lin;
+
+	v->stats.bounces++;
+	st = engine_linear(v, &insn, &lin);
+	buf = v->bounce + (lin & 63);
+	if (st == X86_OK)
+		st = x86_bounce_in(cpu, &insn, lin, insn.memsize, access, buf);
+	if (st != X86_OK) {
+		engine_commit(v, &insn, st);
+		return;
+	}
+	memcpy(gpr, cpu->gpr, sizeof(gpr));
+	if (insn.access & INSN_WRITE)
+		memcpy(v->undo, cpu->xsave, sizeof(v->undo));
+	v->bounce_ptr = (u64)buf;
+	if (!bounce_run(v))
+		return;
+	if (insn.access & INSN_WRITE) {
+		st = x86_bounce_out(cpu, &insn, lin, insn.memsize, access, buf);
+		if (st != X86_OK) {
+			memcpy(cpu->gpr, gpr, sizeof(gpr));
+			memcpy(cpu->xsave, v->undo, sizeof(v->undo));
+			cpu->aflags = aflags;
+		}
+	}
+	cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn.len);
+	if (engine_commit(v, &insn, st))
+		done(v);
+}
+
+/* DR7's execution breakpoints at the next instruction: DR6 bits that hit. */
+static u64 breakpoints_hit(const struct x86_cpu *cpu)
+{
+	u64 hit = 0, lin = cpu->seg[SEG_CS].base + cpu->rip;
+
+	for (unsigned i = 0; i < 4; i++)
+		if (cpu->dr7 >> (2 * i) & 3 && !(cpu->dr7 >> (16 + 4 * i) & 3) && cpu->dr[i] == lin)
+			hit |= BIT(i);
+	return hit;
+}
+
+/* TF or DR7: one instruction at a time. DIFFERS: data breakpoints of DR7 do not fire yet. */
+static void run_step(struct engine_vcpu *v)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	u64 hit;
+
+	if (v->step == STEP_RUNNING) {
+		v->step = STEP_NONE;
+		if (v->step_tf) {
+			x86_raise_db(cpu, BIT(14));
+			deliver(v);
+			return;
+		}
+	}
+	if (cpu->kick && !v->hold_kick) {
+		v->reason = LEAVE_KICK;
+		return;
+	}
+	hit = cpu->f.rf ? 0 : breakpoints_hit(cpu);
+	if (hit) {
+		x86_raise_db(cpu, hit);
+		deliver(v);
+		return;
+	}
+	v->stats.steps++;
+	v->step_tf = cpu->f.tf;
+	v->step = STEP_ARMED;
+}
+
+/* What translated code asked for. Returns whether engine_run() must return. */
+static bool serve(struct engine_vcpu *v, enum engine_exit *out)
+{
+	u32 reason = v->reason;
+
+	v->reason = LEAVE_NONE;
+	switch (reason) {
+	case LEAVE_KICK:
+		v->cpu.kick = 0;
+		*out = ENGINE_KICKED;
+		return true;
+	case LEAVE_EXIT:
+		*out = ENGINE_EXIT;
+		return true;
+	case LEAVE_TRANSLATE:
+		make_block(v, v->want_gpa, v->want_host, v->want);
+		break;
+	case LEAVE_FULL:
+		run_full(v);
+		break;
+	case LEAVE_BOUNCE:
+		if (v->insn->op != X86_OP_NONE)
+			run_full(v);
+		else
+			run_bounce(v);
+		break;
+	case LEAVE_FAULT:
+		deliver(v);
+		break;
+	case LEAVE_STEP:
+		run_step(v);
+		break;
+	default:
+		break;
+	}
+	return false;
+}
+
+/* Without FSGSBASE in user space the kernel sets %gs, and it stays. */
+static void gs_by_kernel(struct engine_vcpu *v)
+{
+	syscall(SYS_arch_prctl, ARCH_SET_GS, v);
+}
+
+enum engine_exit engine_run(struct engine_vcpu *v)
+{
+	enum engine_exit out = ENGINE_KICKED;
+
+	v->cpu.full = true;
+	v->hold_kick = v->cpu.replay.n > 0;
+	if (!v->engine->host.fsgsbase)
+		gs_by_kernel(v);
+	signals_enter(v);
+	for (;;) {
+		u64 code;
+
+		if (v->reason && serve(v, &out))
+			break;
+		if (v->reason)
+			continue;
+		code = engine_resume(v);
+		if (code)
+			enter(v, code);
+	}
+	signals_leave(v);
+	return out;
+}

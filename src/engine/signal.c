@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Hardware exceptions of translated code: host signals become guest exceptions at the right instruction. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "cpu/x86/event.h"
+#include "engine/vcpu.h"
+
+static const int signals[] = { SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGTRAP };
+static struct sigaction previous[NSIG];
+static __thread struct engine_vcpu *running __attribute__((tls_model("initial-exec")));
+
+void signals_enter(struct engine_vcpu *v)
+{
+	running = v;
+}
+
+void signals_leave(struct engine_vcpu *v)
+{
+	(void)v;
+	running = NULL;
+}
+
+/* Index in gregs of each guest register's host register. */
+static const s8 greg_of[16] = {
+	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX, [RSP] = REG_R15, [RBP] = REG_RBP,
+	[RSI] = REG_RSI, [RDI] = REG_RDI, [R8] = REG_R8,   [R9] = REG_R9,   [R10] = -1,	     [R11] = -1,
+	[R12] = REG_R12, [R13] = REG_R13, [R14] = REG_R14, [R15] = -1,
+};
+
+static const struct pc_entry *pc_find(const struct block *b, u32 host)
+{
+	const struct pc_entry *found = NULL;
+
+	for (u16 i = 0; i < b->npc && b->pc[i].host <= host; i++)
+		found = &b->pc[i];
+	return found;
+}
+
+static u16 aflags_of(u64 rflags)
+{
+	return (rflags & (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF)) << 8 | (rflags & FL_OF ? AF_OF : 0);
+}
+
+static void state_save(struct engine_vcpu *v, const greg_t *g, const struct pc_entry *pc)
+{
+	static const u8 lendable[3] = { RSI, RDI, RBP };
+	struct x86_cpu *cpu = &v->cpu;
+
+	for (unsigned r = 0; r < 16; r++)
+		if (greg_of[r] >= 0)
+			cpu->gpr[r] = g[greg_of[r]];
+	for (unsigned k = 0; k < 3; k++)
+		if (pc->flags >> PC_LENT_SHIFT & BIT(k))
+			cpu->gpr[lendable[k]] = v->lent[k];
+	if (!(pc->flags & PC_FLAGS_SAVED))
+		cpu->aflags = aflags_of(g[REG_EFL]);
+	cpu->rip = x86_rip_mask(cpu, v->rip_page + pc->page_off);
+	cpu->next_rip = x86_rip_mask(cpu, cpu->rip + pc->len);
+}
+
+/* The guest's exception for a host trap number; false: it is the host's own (memory that is not there). */
+static bool raise_for(struct engine_vcpu *v, unsigned trap)
+{
+	struct x86_cpu *cpu = &v->cpu;
+
+	switch (trap) {
+	case VEC_DE:
+	case VEC_UD:
+	case VEC_MF:
+		x86_raise(cpu, trap);
+		return true;
+	case VEC_XM:
+		x86_raise(cpu, cpu->mode & MODE_XM ? VEC_XM : VEC_UD);
+		return true;
+	case VEC_GP:
+	case VEC_SS:
+	case VEC_AC:
+		x86_raise_error(cpu, trap, 0);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool take(struct engine_vcpu *v, ucontext_t *uc)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+	const struct cache *c = &v->engine->cache;
+	u64 start = (u64)c->code_w + c->delta, pc = g[REG_RIP];
+	const struct pc_entry *entry;
+	struct block *b;
+
+	if (pc < start || pc >= start + c->code_size)
+		return false;
+	b = cache_block_at(c, pc);
+	entry = b ? pc_find(b, pc - start - b->code) : NULL;
+	if (!entry)
+		return false;
+	state_save(v, g, entry);
+	if (raise_for(v, g[REG_TRAPNO])) {
+		v->reason = LEAVE_FAULT;
+	} else {
+		v->cpu.exit.reason = X86_EXIT_INTERNAL;
+		v->cpu.exit.error = EFAULT;
+		v->reason = LEAVE_EXIT;
+	}
+	g[REG_RIP] = v->engine->stubs.leave;
+	return true;
+}
+
+static void handler(int sig, siginfo_t *info, void *context)
+{
+	struct sigaction *old = &previous[sig];
+
+	if (running && take(running, context))
+		return;
+	if (old->sa_flags & SA_SIGINFO && old->sa_sigaction) {
+		old->sa_sigaction(sig, info, context);
+	} else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
+		old->sa_handler(sig);
+	} else {
+		/* Not ours: let it happen again as if no handler were here. */
+		signal(sig, SIG_DFL);
+	}
+}
+
+int signals_install(void)
+{
+	struct sigaction sa;
+
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_sigaction = handler;
+	sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+	sigemptyset(&sa.sa_mask);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+		if (sigaction(signals[i], &sa, &previous[signals[i]]))
+			return -errno;
+	return 0;
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The slow paths of translated code: memory misses, helpers, finding the next block. Leaf code. */
+#include "cpu/x86/access.h"
+#include "cpu/x86/event.h"
+#include "cpu/x86/ops.h"
+#include "engine/vcpu.h"
+
+typedef enum x86_status (*op_fn)(struct x86_cpu *cpu, const struct x86_insn *insn);
+
+#define CONTEXT_LEAF false
+#define CONTEXT_FULL true
+static const struct {
+	op_fn fn;
+	bool full;
+} op_table[X86_OP_COUNT] = {
+#define X86_OP(name, context) [X86_OP_##name] = { x86_op_##name, CONTEXT_##context },
+#include "cpu/x86/ops.def"
+#undef X86_OP
+};
+
+static void set_rip(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	struct x86_cpu *cpu = &v->cpu;
+
+	cpu->rip = x86_rip_mask(cpu, v->rip_page + insn->page_off);
+	cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn->len);
+}
+
+/* Deliver cpu.exc; what remains to be done is left in v->reason. */
+static void fault(struct engine_vcpu *v)
+{
+	v->stats.faults++;
+	v->step = STEP_NONE;
+	switch (x86_deliver_exception(&v->cpu)) {
+	case X86_FULL:
+		v->reason = LEAVE_FAULT;
+		break;
+	case X86_EXIT:
+		v->reason = LEAVE_EXIT;
+		break;
+	default:
+		break;
+	}
+}
+
+static bool is_canonical(const struct x86_cpu *cpu, u64 a)
+{
+	unsigned shift = cpu->cr4 & CR4_LA57 ? 7 : 16;
+
+	return (u64)((s64)(a << shift) >> shift) == a;
+}
+
+/* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
+static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	bool write = insn->access & INSN_WRITE, tag;
+	struct x86_xlate xl;
+	void *host;
+	enum x86_status st =
+		x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
+
+	if (st == X86_OK && host && v->smc && insn->form == FORM_FAST) {
+		/* The store hits translated code, perhaps this very block: run it alone. */
+		v->single = true;
+		return NULL;
+	}
+	if (st == X86_OK && host) {
+		v->smc = false;
+		if (tag && insn->form == FORM_FAST)
+			tlb_fill(v, lin, host, write, xl.span, xl.global);
+		return host;
+	}
+	if (st == X86_FAULT && !insn->mask_kind) {
+		fault(v);
+		return NULL;
+	}
+	v->insn = insn;
+	v->reason = LEAVE_BOUNCE;
+	return NULL;
+}
+
+void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
+{
+	v->stats.mem_slow++;
+	set_rip(v, insn);
+	if (!is_canonical(&v->cpu, lin)) {
+		x86_raise_error(&v->cpu, insn->seg == SEG_SS ? VEC_SS : VEC_GP, 0);
+		fault(v);
+		return NULL;
+	}
+	return mem_host(v, insn, lin);
+}
+
+/* Bytes by which a register bit offset moves the operand of BT, BTS, BTR, BTC. */
+static s64 bit_bias(const struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	u64 r = x86_gpr_sized(cpu, insn->reg, insn->opsize);
+
+	switch (insn->opsize) {
+	case 2:
+		return ((s16)r >> 4) * 2;
+	case 4:
+		return ((s32)r >> 5) * 4;
+	default:
+		return ((s64)r >> 6) * 8;
+	}
+}
+
+enum x86_status engine_linear(struct engine_vcpu *v, const struct x86_insn *insn, gva_t *lin)
+{
+	u64 ea = x86_effective(&v->cpu, insn);
+
+	if (insn->bit_offset) {
+		ea += bit_bias(&v->cpu, insn);
+		ea = insn->adsize == 8 ? ea : insn->adsize == 4 ? (u32)ea : (u16)ea;
+	}
+	return x86_linear(&v->cpu, insn->seg, ea, insn->memsize,
+			  insn->access & INSN_WRITE ? ACC_WRITE : ACC_READ, lin);
+}
+
+void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	gva_t lin;
+
+	v->stats.mem_calls++;
+	set_rip(v, insn);
+	if (engine_linear(v, insn, &lin) != X86_OK) {
+		fault(v);
+		return NULL;
+	}
+	return mem_host(v, insn, lin);
+}
+
+bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_status status)
+{
+	switch (status) {
+	case X86_OK:
+		v->cpu.rip = v->cpu.next_rip;
+		v->cpu.f.rf = 0;
+		return true;
+	case X86_FAULT:
+		fault(v);
+		break;
+	case X86_FULL:
+		v->insn = insn;
+		v->reason = LEAVE_FULL;
+		break;
+	case X86_EXIT:
+		v->reason = LEAVE_EXIT;
+		break;
+	}
+	return false;
+}
+
+/* Row of the instructions that only raise: .imm is the vector, .imm2 whether no row knows the encoding. */
+static enum x86_status op_raise(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	u64 bytes = 0;
+
+	if (!insn->imm2)
+		return x86_raise(cpu, insn->imm);
+	if (!cpu->full)
+		return X86_FULL;
+	for (unsigned i = 0; i < insn->len && i < 8; i++)
+		bytes = bytes << 8 | insn->bytes[i];
+	cpu->unknown_insns++;
+	if (cpu->platform && cpu->platform->log)
+		cpu->platform->log(cpu->owner, "unknown instruction: bytes, rip", bytes, cpu->rip);
+	return x86_raise_ud(cpu);
+}
+
+enum x86_status engine_op_call(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	if (insn->op == X86_OP_NONE)
+		return op_raise(&v->cpu, insn);
+	return op_table[insn->op].fn(&v->cpu, insn);
+}
+
+u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	u64 sequel;
+
+	v->stats.ops++;
+	set_rip(v, insn);
+	sequel = cpu->next_rip;
+	if (op_table[insn->op].full) {
+		v->insn = insn;
+		v->reason = LEAVE_FULL;
+		return 0;
+	}
+	if (!engine_commit(v, insn, engine_op_call(v, insn)))
+		return 0;
+	if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
+		tlb_flush(v);
+	if (insn->form != FORM_FAST || cpu->next_rip != sequel || cpu->kick || cpu->shadow || v->smc ||
+	    engine_mode_key(v) != v->mode_seen || cpu->f.tf) {
+		v->stats.ops_left++;
+		return 0;
+	}
+	tlb_select(v);
+	return 1;
+}
+
+/* A page got its first block, or its mapping was seen anew: no write tag may be left. */
+static void page_protect(struct engine_vcpu *v, struct slot *s, gfn_t gfn, u8 *host)
+{
+	if (!page_set_code(s, gfn, true))
+		tlb_drop_write(v, host);
+}
+
+static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_entry *e, u64 tag)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	struct x86_xlate xl;
+	struct slot *s;
+	gpa_t key;
+	u8 *host;
+
+	if (x86_walk(cpu, lin, ACC_FETCH, &xl) != X86_OK)
+		return X86_FAULT;
+	s = mem_slot_find(v->engine->mem, cpu->space, xl.gpa >> PAGE_SHIFT, &v->fetch_hint);
+	if (!s) {
+		cpu->exit.reason = X86_EXIT_FETCH;
+		cpu->exit.gpa = xl.gpa;
+		return X86_EXIT;
+	}
+	v->stats.itlb_fills++;
+	host = slot_hva(s, xl.gpa & PAGE_MASK);
+	key = cache_key(cpu->space, xl.gpa & PAGE_MASK);
+	if (cache_page_find(&v->engine->cache, key)) {
+		page_protect(v, s, xl.gpa >> PAGE_SHIFT, host);
+		if (cache_verify_page(&v->engine->cache, key, host))
+			ibtc_flush(v);
+	}
+	*e = (struct itlb_entry){ tag, key, host, xl.span, xl.global };
+	return X86_OK;
+}
+
+enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **host)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	struct itlb_entry *e;
+	enum x86_status st;
+	gva_t lin;
+	u64 tag;
+
+	st = x86_linear(cpu, SEG_CS, rip, 1, ACC_FETCH, &lin);
+	if (st != X86_OK)
+		return st;
+	e = &v->itlb[(lin >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+	tag = (lin & PAGE_MASK) | (cpu->cpl == 3);
+	if (e->tag != tag) {
+		st = fetch_fill(v, lin, e, tag);
+		if (st != X86_OK)
+			return st;
+	}
+	*gpa = e->gpa | (lin & (PAGE_SIZE - 1));
+	*host = e->host;
+	return X86_OK;
+}
+
+/* The second page of a straddling block must still be the one it was made from. */
+static bool second_holds(struct engine_vcpu *v, const struct block *b, u64 rip)
+{
+	gpa_t gpa;
+	u8 *host;
+	u64 next = x86_rip_mask(&v->cpu, rip + PAGE_SIZE - (b->gpa & (PAGE_SIZE - 1)));
+
+	return engine_fetch(v, next, &gpa, &host) == X86_OK && (gpa & PAGE_MASK) == b->second && !b->dead;
+}
+
+static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
+{
+	struct ibtc *t = container_of(v->ibtc, struct ibtc, e[0]);
+	unsigned i = rip & (IBTC_SIZE - 1);
+
+	/* .code is 0 just as long as the entry is not on the list; a dropped entry still is. */
+	if (!t->e[i].code)
+		t->filled[t->nfilled++] = i;
+	t->e[i] = (struct ibtc_entry){ rip, code };
+	v->stats.ibtc_fills++;
+}
+
+static enum block_form form_wanted(struct engine_vcpu *v)
+{
+	struct x86_cpu *cpu = &v->cpu;
+
+	if (v->single || cpu->shadow || v->hold_kick || v->step)
+		return FORM_SINGLE;
+	if (v->engine->options.form == ENGINE_FAST && cpu->mode & MODE_64)
+		return FORM_FAST;
+	return cpu->mode & (MODE_64 | MODE_FLAT) ? FORM_CHECKED : FORM_SINGLE;
+}
+
+/* Find the block for @rip; 0 with v->reason set when there is none or something else comes first. */
+static u64 find(struct engine_vcpu *v, u64 rip)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	enum block_form form = form_wanted(v);
+	enum x86_status st;
+	struct block *b;
+	gpa_t gpa;
+	u8 *host;
+
+	st = engine_fetch(v, rip, &gpa, &host);
+	if (st == X86_FAULT) {
+		fault(v);
+		return 0;
+	}
+	if (st != X86_OK) {
+		v->reason = LEAVE_EXIT;
+		return 0;
+	}
+	b = cache_find(&v->engine->cache, gpa, engine_mode_key(v), form);
+	if (b && b->straddles && !second_holds(v, b, rip)) {
+		b->dead = true;
+		b = NULL;
+	}
+	if (!b) {
+		v->want = form;
+		v->want_gpa = gpa;
+		v->want_host = host;
+		v->reason = LEAVE_TRANSLATE;
+		return 0;
+	}
+	v->rip_page = rip - (gpa & (PAGE_SIZE - 1));
+	v->found = b;
+	v->single = false;
+	v->hold_kick = false;
+	v->unshadow = cpu->shadow;
+	if (form < FORM_SINGLE && !b->straddles)
+		ibtc_fill(v, rip, (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code);
+	return (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code;
+}
+
+u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	u64 code;
+
+	v->stats.dispatches++;
+	cpu->rip = rip;
+	do {
+		if (v->unshadow) {
+			v->unshadow = false;
+			cpu->shadow = 0;
+			x86_mode_update(cpu);
+			x86_window_opened(cpu);
+		}
+		v->smc = false;
+		if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
+			tlb_flush(v);
+		tlb_select(v);
+		if (v->step == STEP_RUNNING || (v->step == STEP_NONE && (cpu->f.tf || cpu->dr7 & 0xff)))
+			v->reason = LEAVE_STEP;
+		else if (cpu->kick && !v->hold_kick && !cpu->shadow && !v->step)
+			v->reason = LEAVE_KICK;
+		if (v->reason)
+			return 0;
+		if (v->step == STEP_ARMED)
+			v->step = STEP_RUNNING;
+		code = find(v, cpu->rip);
+		/* A fetch fault that was delivered: go on at its handler. */
+	} while (!code && !v->reason);
+	return code;
+}
+
+u64 engine_resume(struct engine_vcpu *v)
+{
+	return v->reason ? 0 : engine_dispatch(v, v->cpu.rip);
+}
+
+u64 engine_link(struct engine_vcpu *v, struct exit_link *l)
+{
+	u64 code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + l->target_off));
+	struct block *to = v->found;
+
+	if (code && to->form == FORM_FAST && !to->straddles && l->from->mode == to->mode &&
+	    to->gpa == ((l->from->gpa & PAGE_MASK) | l->target_off)) {
+		cache_link(&v->engine->cache, l, to);
+		v->stats.links++;
+	}
+	return code;
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What one virtual processor is inside the engine, and the stubs that connect C and translated code. */
+#ifndef ENGINE_VCPU_H
+#define ENGINE_VCPU_H
+
+#include "cpu/x86/host.h"
+#include "cpu/x86/mode.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+
+/*
+ * Translated code runs with
+ *	guest RAX RCX RDX RBX RBP RSI RDI R8 R9 R12 R13 R14	in the registers of the same name
+ *	guest RSP						in host R15
+ *	guest R10 R11 R15					in cpu.gpr[]
+ *	host R10 R11						scratch of the translator
+ *	host RSP						the caller's stack, never the guest's
+ *	%gs							struct engine_vcpu
+ *	the six arithmetic flags, x87, SSE, AVX, AVX-512	the guest's own
+ * DF and the other flags of the guest are bytes in cpu.f; the host's are always 0.
+ */
+
+#define TLB_BITS 12
+#define TLB_SIZE BIT(TLB_BITS)
+
+struct tlb_entry { /* 32 bytes: half a cache line */
+	u64 tag_r, tag_w; /* page address when it may be read, written inline; else tlb_no_tag() */
+	u64 page; /* host address of the page */
+	u64 info; /* TLB_GLOBAL | TLB_LISTED | span of the guest page */
+};
+#define TLB_GLOBAL 1ull
+#define TLB_LISTED 2ull /* on the list of filled entries */
+#define TLB_SPAN (~3ull)
+
+/* What no address that maps to entry @i can match: another index. A fixed value could be reached by a guest. */
+static inline u64 tlb_no_tag(unsigned i)
+{
+	return (u64)(~i & (TLB_SIZE - 1)) << PAGE_SHIFT;
+}
+
+enum tlb_context { TLB_KERNEL, TLB_KERNEL_AC, TLB_USER, TLB_CONTEXTS };
+
+struct tlb {
+	struct tlb_entry e[TLB_SIZE];
+	u16 filled[TLB_SIZE]; /* indices of entries that were filled since the last flush */
+	u32 nfilled;
+	gva_t large_lo, large_hi; /* range that holds entries of large guest pages */
+};
+
+#define ITLB_SIZE 256
+#define ITLB_NO_TAG (~0ull)
+struct itlb_entry { /* execute tags */
+	u64 tag; /* linear page | 1 for user; ITLB_NO_TAG */
+	gpa_t gpa; /* with the address space */
+	u8 *host;
+	u64 span; /* of the guest page */
+	bool global;
+};
+
+#define IBTC_SIZE 4096
+struct ibtc_entry { /* branch cache: where translated code of a RIP is */
+	u64 rip; /* ~index when empty: no RIP of that index matches */
+	u64 code; /* 0: not on the list of filled entries */
+};
+
+#define IBTC_MODES 8
+struct ibtc { /* of one mode */
+	struct ibtc_entry e[IBTC_SIZE];
+	u16 filled[IBTC_SIZE];
+	u32 nfilled;
+	u32 mode;
+	bool used;
+};
+
+enum leave_reason {
+	LEAVE_NONE,
+	LEAVE_KICK,
+	LEAVE_TRANSLATE, /* no block for cpu.rip */
+	LEAVE_FULL, /* v->insn must run in full context */
+	LEAVE_BOUNCE, /* v->insn accesses a device, crosses a page, or faults under a mask */
+	LEAVE_FAULT, /* cpu.exc is to be delivered in full context */
+	LEAVE_EXIT, /* cpu.exit is filled */
+	LEAVE_STEP, /* MODE_STEP: one instruction at a time */
+	LEAVE_DONE, /* the bounce block has run to its end */
+};
+
+enum step_state { STEP_NONE, STEP_ARMED, STEP_RUNNING };
+
+struct engine_stats {
+	u64 enters, dispatches, ibtc_fills, links, mem_slow, mem_calls, ops, ops_left, full_ops, bounces,
+		faults, tlb_fills, tlb_flushes, itlb_fills, code_writes, steps;
+};
+
+struct engine_vcpu {
+	struct x86_cpu cpu; /* first: cpu.gpr at gs:0 */
+
+	struct engine_vcpu *self; /* its own address, for the stubs */
+	u64 rip_page; /* RIP of the first byte of the page that runs */
+	u64 host_rsp, host_gs, guest_gs;
+	u64 target; /* of an indirect call through memory */
+	u64 lent[3]; /* guest RSI, RDI, RBP while a translated instruction borrows them */
+	u64 inline_hits; /* verbose only: memory operands served inline */
+	u64 chained, unchained; /* verbose only: block exits */
+	struct tlb_entry *tlb; /* of the context of the current mode */
+	struct ibtc_entry *ibtc; /* of the current mode */
+	u32 mxcsr_host;
+	u16 fcw_host;
+	u64 xmask; /* components that entry and leave restore and save */
+	u8 bounce[192] __attribute__((aligned(64)));
+	u8 undo[X86_XSAVE_MAX]; /* vector state before a bounced store */
+	u64 bounce_ptr; /* what the bounce form uses as the operand's address */
+	u32 reason; /* enum leave_reason */
+	const struct x86_insn *insn; /* with LEAVE_FULL, LEAVE_BOUNCE */
+	bool in_code; /* between enter and leave */
+	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
+	bool single; /* the next instruction runs as FORM_SINGLE */
+	bool hold_kick; /* no kick before the next instruction is done: it has device answers to take */
+	bool smc; /* cache_written() killed something since the last look */
+	u8 step; /* enum step_state */
+	bool step_tf; /* TF at the start of the instruction that is stepped */
+	struct block *found; /* by the last engine_dispatch() */
+	enum block_form want; /* with LEAVE_TRANSLATE */
+	gpa_t want_gpa;
+	u8 *want_host;
+
+	struct engine *engine;
+	struct slot *fetch_hint;
+	x86_mode_t mode_seen; /* mode that ibtc belongs to */
+
+	struct engine_stats stats;
+	struct tlb *context[TLB_CONTEXTS];
+	struct itlb_entry itlb[ITLB_SIZE];
+	struct ibtc *ibtcs; /* IBTC_MODES of them */
+	unsigned ibtc_victim;
+	struct engine_vcpu *next;
+};
+
+/* Executable addresses of the stubs (x86/stubs.c). */
+struct stubs {
+	u64 enter; /* C function: void enter(struct engine_vcpu *, u64 code) */
+	u64 leave; /* all guest state is in cpu, R10 R11 free: save vectors, back to enter's caller */
+	u64 fault; /* as leave, from a signal handler */
+	u64 mem_slow; /* R10 linear address, R11 record: R10 host address or does not return */
+	u64 mem_call; /* R11 record: as above, the address is computed in C */
+	u64 op; /* R11 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
+	u64 dispatch; /* R10 target RIP, flags live */
+	u64 dispatch_saved; /* R10 target RIP, flags in cpu.aflags */
+	u64 dispatch_c; /* R10 target RIP, flags live: no branch cache */
+	u64 dispatch_c_saved;
+	u64 link; /* R11 = struct exit_link *, flags live */
+	u64 kick; /* R10 target RIP, flags live: a poll fired */
+	u64 done; /* end of a bounce block, flags live */
+};
+
+struct engine {
+	struct engine_options options;
+	struct x86_host host;
+	struct mem *mem;
+	struct cache cache;
+	struct stubs stubs;
+	struct engine_vcpu *vcpus;
+	struct tr *tr_room; /* the translator's working state, too large for a stack */
+};
+
+/* slow.c: called by the stubs, in leaf context. */
+void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin);
+void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn);
+u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn); /* 1: continue behind it; 0: engine_resume() next */
+u64 engine_resume(struct engine_vcpu *v); /* code to run at cpu.rip, or 0: leave */
+u64 engine_dispatch(struct engine_vcpu *v, u64 rip);
+u64 engine_link(struct engine_vcpu *v, struct exit_link *l);
+
+/* Run the helper of @insn, in whatever context the caller is. */
+enum x86_status engine_op_call(struct engine_vcpu *v, const struct x86_insn *insn);
+/* Linear address of the explicit operand, BT's register offset included. */
+enum x86_status engine_linear(struct engine_vcpu *v, const struct x86_insn *insn, gva_t *lin);
+/* Finish or abandon an instruction whose helper returned @status. Returns whether the next may run. */
+bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_status status);
+
+/* The execute translation of @rip: X86_OK with *gpa (address space included) and *host. */
+enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **host);
+
+/* tlb.c: leaf. */
+void tlb_select(struct engine_vcpu *v); /* follow cpu.mode, CPL, AC */
+void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, u64 span, bool global);
+void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
+void tlb_flush_all(struct engine_vcpu *v);
+void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page);
+void ibtc_flush(struct engine_vcpu *v);
+void itlb_flush(struct engine_vcpu *v, bool global_too);
+
+/* The mode as the key of a block. */
+static inline u32 engine_mode_key(const struct engine_vcpu *v)
+{
+	return v->cpu.mode & ~(MODE_STEP | MODE_SMM);
+}
+
+/* x86/translate.c: full context. */
+void *translate_room(void); /* malloc'ed working state */
+/* NULL when the cache is full. *status: X86_FAULT when fetching the bytes faulted. */
+struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form, enum x86_status *status);
+/* x86/stubs.c */
+bool stubs_make(struct engine *e);
+/* signal.c */
+int signals_install(void);
+void signals_enter(struct engine_vcpu *v);
+void signals_leave(struct engine_vcpu *v);
+
+#endif

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Stack instructions, control transfers and helpers in translated code. */
+#include "cpu/x86/ops.h"
+#include "engine/x86/translate.h"
+
+void tr_helper(struct tr *t, unsigned i)
+{
+	struct x86_insn *rec = tr_record(t, i);
+
+	if (t->flags == FLAGS_HOST)
+		emit_flags_save(&t->e, R10, GS_AFLAGS);
+	emit_mov_imm64(&t->e, R11, (u64)rec);
+	emit_call_to(&t->e, t->v->engine->stubs.op);
+	t->flags = FLAGS_SAVED;
+}
+
+void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown)
+{
+	struct x86_insn *insn = &t->d[i].insn;
+
+	insn->op = X86_OP_NONE;
+	insn->imm = vector;
+	insn->imm2 = unknown;
+	tr_helper(t, i);
+}
+
+/* R10 = guest RIP @off bytes behind the start of the page, cut to the mode. */
+static void emit_rip(struct tr *t, s32 off, unsigned opsize)
+{
+	emit_load_gs(&t->e, R10, GS(rip_page));
+	emit_lea(&t->e, R10, R10, EMIT_NO_REG, 1, off, t->mode & MODE_64 ? 8 : 4);
+	if (opsize == 2)
+		emit_movzx16(&t->e, R10, R10);
+}
+
+static unsigned code_size(const struct tr *t)
+{
+	return t->mode & MODE_64 ? 8 : t->mode & MODE_32 ? 4 : 2;
+}
+
+/* Leave for the RIP in R10; flags wherever they are. */
+static void emit_dispatch(struct tr *t)
+{
+	emit_jmp_to(&t->e, t->flags == FLAGS_SAVED ? t->leave_at_saved : t->leave_at);
+}
+
+static void emit_poll(struct tr *t, s32 off)
+{
+	struct emit *e = &t->e;
+	u8 *ok;
+
+	emit_mov(e, R10, RCX);
+	emit8(e, 0x65); /* movzx ecx, byte gs:[kick] */
+	emit_bytes(e, (const u8[]){ 0x0f, 0xb6, 0x0c, 0x25 }, 4);
+	emit32(e, GS(cpu.kick));
+	ok = emit_jcc8(e, 0xe3); /* jrcxz */
+	emit_mov(e, RCX, R10);
+	emit_rip(t, off, 8);
+	emit_jmp_to(e, t->v->engine->stubs.kick);
+	emit_patch8(e, ok);
+	emit_mov(e, RCX, R10);
+}
+
+/* A jump that will be linked to its target; the stub is emitted by the caller of the translator. */
+static void emit_exit(struct tr *t, u16 target_off)
+{
+	struct emit *e = &t->e;
+	struct exit_link *l = &t->b->exit[t->nexits++];
+
+	assert(t->nexits <= ARRAY_SIZE(t->b->exit));
+	if (t->v->engine->options.verbose) {
+		/* inc changes flags: lea through R10 */
+		emit_load_gs(e, R10, GS(chained));
+		emit_lea(e, R10, R10, EMIT_NO_REG, 1, 1, 8);
+		emit_store_gs(e, R10, GS(chained));
+	}
+	while (((u64)e->p + 1) & 3)
+		emit8(e, 0x90);
+	emit8(e, 0xe9);
+	l->site = e->p - t->c->code_w;
+	l->target_off = target_off;
+	l->from = t->b;
+	emit32(e, 0);
+}
+
+static void emit_exit_stubs(struct tr *t)
+{
+	for (unsigned k = 0; k < t->nexits; k++) {
+		struct exit_link *l = &t->b->exit[k];
+
+		if (t->e.overflow)
+			return;
+		l->stub = t->e.p - t->c->code_w;
+		emit_patch(&t->e, t->c->code_w + l->site);
+		emit_mov_imm64(&t->e, R11, (u64)l);
+		emit_jmp_to(&t->e, t->v->engine->stubs.link);
+	}
+}
+
+/* Go to page offset @off (any value) with the flags in the host. */
+static void emit_goto(struct tr *t, s32 off, bool backward, unsigned opsize)
+{
+	if (t->form == FORM_FAST && off >= 0 && off < (s32)PAGE_SIZE && !t->b->straddles) {
+		if (backward)
+			emit_poll(t, off);
+		emit_exit(t, off);
+		return;
+	}
+	emit_rip(t, off, opsize);
+	emit_jmp_to(&t->e, t->leave_at);
+}
+
+void tr_fallthrough(struct tr *t)
+{
+	unsigned last = t->n - 1;
+
+	if (t->form == FORM_BOUNCE) {
+		tr_flags_need(t, R10);
+		emit_jmp_to(&t->e, t->v->engine->stubs.done);
+		return;
+	}
+	if (t->form != FORM_FAST || t->off[last] + t->d[last].insn.len >= (s32)PAGE_SIZE) {
+		emit_rip(t, t->off[last] + t->d[last].insn.len, code_size(t));
+		emit_dispatch(t);
+		return;
+	}
+	tr_flags_need(t, R10);
+	emit_goto(t, t->off[last] + t->d[last].insn.len, false, 8);
+	emit_exit_stubs(t);
+}
+
+/* A fixed-size access at the address in R10, on the stack. */
+static void stack_access(struct tr *t, unsigned i, bool write)
+{
+	struct x86_insn *rec = tr_record(t, i);
+
+	rec->memsize = 8;
+	rec->access = write ? INSN_WRITE : INSN_READ;
+	rec->seg = SEG_SS;
+	tr_translate(t, rec, 8, write);
+}
+
+static void rsp_add(struct tr *t, s32 n)
+{
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, EMIT_NO_REG, 1, n, 8);
+}
+
+static void push_reg(struct tr *t, unsigned i)
+{
+	unsigned guest = t->d[i].gpr[0].reg, reg = host_of[guest];
+
+	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	stack_access(t, i, true);
+	if (reg == IN_MEMORY) {
+		tr_gpr_load(t, R11, guest);
+		reg = R11;
+	}
+	emit_op_base(&t->e, true, 0x89, reg, R10, 0);
+	rsp_add(t, -8);
+}
+
+static void push_imm(struct tr *t, unsigned i)
+{
+	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	stack_access(t, i, true);
+	emit_op_base(&t->e, true, 0xc7, 0, R10, 0);
+	emit32(&t->e, t->d[i].insn.imm);
+	rsp_add(t, -8);
+}
+
+static void pop_reg(struct tr *t, unsigned i)
+{
+	unsigned guest = t->d[i].gpr[0].reg;
+
+	emit_mov(&t->e, R10, HOST_RSP);
+	stack_access(t, i, false);
+	emit_op_base(&t->e, true, 0x8b, R11, R10, 0);
+	rsp_add(t, 8);
+	tr_gpr_store(t, guest, R11);
+}
+
+static void leave(struct tr *t, unsigned i)
+{
+	emit_mov(&t->e, R10, RBP);
+	stack_access(t, i, false);
+	emit_op_base(&t->e, true, 0x8b, R11, R10, 0);
+	emit_lea(&t->e, HOST_RSP, RBP, EMIT_NO_REG, 1, 8, 8);
+	emit_mov(&t->e, RBP, R11);
+}
+
+/* Returns whether it was emitted by hand; otherwise the caller takes the helper. */
+bool tr_stack(struct tr *t, unsigned i)
+{
+	const struct decoded *d = &t->d[i];
+
+	if (t->form != FORM_FAST || d->insn.opsize != 8 || d->insn.has_mem)
+		return false;
+	tr_flags_spill(t, i);
+	if (d->insn.op == X86_OP_leave)
+		leave(t, i);
+	else if (d->insn.op == X86_OP_push && d->ngpr)
+		push_reg(t, i);
+	else if (d->insn.op == X86_OP_push)
+		push_imm(t, i);
+	else if (d->ngpr)
+		pop_reg(t, i);
+	else
+		return false;
+	return true;
+}
+
+/* Push the address behind instruction @i. */
+static void push_return(struct tr *t, unsigned i)
+{
+	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	stack_access(t, i, true);
+	emit_load_gs(&t->e, R11, GS(rip_page));
+	emit_lea(&t->e, R11, R11, EMIT_NO_REG, 1, t->off[i] + t->d[i].insn.len, 8);
+	emit_op_base(&t->e, true, 0x89, R11, R10, 0);
+	rsp_add(t, -8);
+}
+
+static void branch_call(struct tr *t, unsigned i)
+{
+	s64 target = t->off[i] + t->d[i].insn.len + (s64)t->d[i].insn.imm;
+
+	tr_flags_spill(t, i);
+	push_return(t, i);
+	if (t->flags == FLAGS_DEAD)
+		t->flags = FLAGS_HOST;
+	if (target >= 0 && target < (s64)PAGE_SIZE) {
+		tr_flags_need(t, R10);
+		emit_goto(t, target, target <= t->off[i], 8);
+		return;
+	}
+	emit_rip(t, target, 8);
+	emit_dispatch(t);
+}
+
+/* R10 = target of an indirect branch. */
+static void indirect_target(struct tr *t, unsigned i)
+{
+	const struct decoded *d = &t->d[i];
+
+	tr_flags_spill(t, i);
+	if (!d->insn.has_mem) {
+		tr_gpr_load(t, R10, d->gpr[0].reg);
+		return;
+	}
+	tr_linear(t, i);
+	tr_translate(t, tr_record(t, i), 8, false);
+	emit_op_base(&t->e, true, 0x8b, R10, R10, 0);
+}
+
+static void branch_indirect(struct tr *t, unsigned i)
+{
+	indirect_target(t, i);
+	if (t->d[i].branch == BR_IND_CALL) {
+		emit_store_gs(&t->e, R10, GS(target));
+		push_return(t, i);
+		emit_load_gs(&t->e, R10, GS(target));
+	}
+	if (t->flags == FLAGS_DEAD)
+		t->flags = FLAGS_HOST;
+	emit_dispatch(t);
+}
+
+static void branch_ret(struct tr *t, unsigned i)
+{
+	tr_flags_spill(t, i);
+	emit_mov(&t->e, R10, HOST_RSP);
+	stack_access(t, i, false);
+	emit_op_base(&t->e, true, 0x8b, R10, R10, 0);
+	rsp_add(t, 8 + (u16)t->d[i].insn.imm);
+	if (t->flags == FLAGS_DEAD)
+		t->flags = FLAGS_HOST;
+	emit_dispatch(t);
+}
+
+/* Both ways of a conditional branch; the jump to the taken side is at @taken. */
+static void two_ways(struct tr *t, unsigned i, u8 *taken)
+{
+	const struct x86_insn *insn = &t->d[i].insn;
+	s64 next = t->off[i] + insn->len, target = next + (s64)insn->imm;
+
+	emit_goto(t, next, false, code_size(t));
+	emit_patch(&t->e, taken);
+	emit_goto(t, target, target <= t->off[i], code_size(t) == 8 ? 8 : insn->opsize);
+}
+
+static void branch_jcc(struct tr *t, unsigned i)
+{
+	tr_flags_need(t, R10);
+	two_ways(t, i, emit_jcc(&t->e, t->d[i].cc));
+}
+
+#define XCHG_RCX_R10 ((const u8[]){ 0x49, 0x87, 0xca })
+
+/* LOOP and JCXZ on CX: 64-bit mode has no such form. */
+static void branch_loop16(struct tr *t, unsigned i)
+{
+	struct emit *e = &t->e;
+	u8 op = t->d[i].insn.opcode;
+	u8 *zero, *taken = NULL, *not_taken;
+
+	if (op != 0xe3) {
+		emit_lea(e, R10, RCX, EMIT_NO_REG, 1, -1, 4);
+		emit_bytes(e, (const u8[]){ 0x66, 0x44, 0x89, 0xd1 }, 4); /* mov cx, r10w */
+	}
+	emit_movzx16(e, R10, RCX);
+	emit_bytes(e, XCHG_RCX_R10, 3);
+	zero = emit_jcc8(e, 0xe3);
+	emit_bytes(e, XCHG_RCX_R10, 3);
+	if (op == 0xe0 || op == 0xe1)
+		taken = emit_jcc(e, op == 0xe0 ? CC_NE : CC_E);
+	else if (op == 0xe2)
+		taken = emit_jmp(e);
+	not_taken = emit_jmp(e);
+	emit_patch8(e, zero);
+	emit_bytes(e, XCHG_RCX_R10, 3);
+	if (op == 0xe3)
+		taken = emit_jmp(e);
+	emit_patch(e, not_taken);
+	two_ways(t, i, taken);
+}
+
+/* LOOP and JCXZ run as themselves over a short distance. */
+static void branch_loop(struct tr *t, unsigned i)
+{
+	const struct x86_insn *insn = &t->d[i].insn;
+	u8 *hit, *miss;
+
+	tr_flags_need(t, R10);
+	if (insn->adsize == 2) {
+		branch_loop16(t, i);
+		return;
+	}
+	if (insn->adsize == 4)
+		emit8(&t->e, 0x67);
+	hit = emit_jcc8(&t->e, insn->opcode);
+	miss = emit_jmp(&t->e);
+	emit_patch8(&t->e, hit);
+	hit = emit_jmp(&t->e);
+	emit_patch(&t->e, miss);
+	two_ways(t, i, hit);
+}
+
+void tr_branch(struct tr *t, unsigned i)
+{
+	const struct decoded *d = &t->d[i];
+	bool direct = d->branch == BR_JMP || d->branch == BR_JCC || d->branch == BR_LOOP;
+	s64 target = t->off[i] + d->insn.len + (s64)d->insn.imm;
+
+	if (!direct && (t->form != FORM_FAST || d->insn.opsize != 8)) {
+		tr_helper(t, i);
+		tr_fallthrough(t);
+		return;
+	}
+	switch (d->branch) {
+	case BR_JMP:
+		tr_flags_need(t, R10);
+		emit_goto(t, target, target <= t->off[i], code_size(t) == 8 ? 8 : d->insn.opsize);
+		break;
+	case BR_JCC:
+		branch_jcc(t, i);
+		break;
+	case BR_LOOP:
+		branch_loop(t, i);
+		break;
+	case BR_CALL:
+		branch_call(t, i);
+		break;
+	case BR_RET:
+		branch_ret(t, i);
+		break;
+	default:
+		branch_indirect(t, i);
+		break;
+	}
+	emit_exit_stubs(t);
+}

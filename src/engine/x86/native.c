@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Instructions that the host executes itself: registers renamed, memory operand replaced. */
+#include <string.h>
+
+#include "engine/x86/translate.h"
+
+/* Registers that an instruction can be lent when R10 and R11 do not suffice; PC_LENT bits in this order. */
+static const u8 lendable[3] = { RSI, RDI, RBP };
+
+struct pool {
+	u8 free[5]; /* scratch registers left, taken from the end */
+	unsigned n;
+	u8 lent; /* bits: lendable[] that must be given back */
+};
+
+static bool names(const struct decoded *d, unsigned guest)
+{
+	for (unsigned k = 0; k < d->ngpr; k++)
+		if (d->gpr[k].reg == guest)
+			return true;
+	return false;
+}
+
+static unsigned pool_take(struct tr *t, struct pool *p, const struct decoded *d, bool low)
+{
+	if (!low && p->n)
+		return p->free[--p->n];
+	for (unsigned k = 0; k < ARRAY_SIZE(lendable); k++) {
+		if (p->lent & BIT(k) || names(d, lendable[k]))
+			continue;
+		p->lent |= BIT(k);
+		emit_store_gs(&t->e, lendable[k], GS(lent[k]));
+		return lendable[k];
+	}
+	assert(!"an instruction names more registers than x86 has slots");
+	return R11;
+}
+
+static void pool_return(struct tr *t, const struct pool *p)
+{
+	for (unsigned k = 0; k < ARRAY_SIZE(lendable); k++)
+		if (p->lent & BIT(k))
+			emit_load_gs(&t->e, lendable[k], GS(lent[k]));
+}
+
+/* Whether the flags must be the guest's when the instruction runs. */
+static bool needs_flags(const struct tr *t, unsigned i)
+{
+	const struct decoded *d = &t->d[i];
+
+	return d->fl_read || (d->fl_write && t->live_in[i + 1] & ~d->fl_write) ||
+	       (d->fl_write && d->fl_write != FL_ARITH && t->form != FORM_FAST);
+}
+
+void tr_native(struct tr *t, unsigned i)
+{
+	const struct decoded *d = &t->d[i];
+	struct patch patch = { { PATCH_KEEP, PATCH_KEEP, PATCH_KEEP, PATCH_KEEP }, PATCH_KEEP };
+	struct pool pool = { { 0 }, 0, 0 };
+	u8 scratch[ARRAY_SIZE(d->gpr)];
+
+	if (d->insn.has_mem)
+		tr_operand(t, i);
+	if (needs_flags(t, i))
+		tr_flags_need(t, R11);
+	if (!d->insn.has_mem)
+		pool.free[pool.n++] = R10;
+	pool.free[pool.n++] = R11;
+	for (unsigned k = 0; k < d->ngpr; k++) {
+		unsigned guest = d->gpr[k].reg;
+
+		scratch[k] = host_of[guest];
+		/* RSP beside AH..BH: its host register would need REX. */
+		if (scratch[k] == IN_MEMORY || (d->uses_high && scratch[k] > 7)) {
+			scratch[k] = pool_take(t, &pool, d, d->uses_high);
+			tr_gpr_load(t, scratch[k], guest);
+		}
+		patch.slot[d->gpr[k].slot] = d->gpr[k].high ? scratch[k] + 4 : scratch[k];
+	}
+	if (d->insn.has_mem) {
+		patch.base = R10;
+		if (d->uses_high) {
+			patch.base = pool_take(t, &pool, d, true);
+			emit_mov(&t->e, patch.base, R10);
+		}
+	}
+	tr_pc(t, i, pool.lent);
+	patch_emit(&t->e, d, &patch);
+	if (pool.lent)
+		tr_pc(t, i, 0);
+	for (unsigned k = 0; k < d->ngpr; k++)
+		if (scratch[k] != host_of[d->gpr[k].reg] && d->gpr[k].rw & INSN_WRITE)
+			tr_gpr_store(t, d->gpr[k].reg, scratch[k]);
+	pool_return(t, &pool);
+	if (d->fl_write)
+		t->flags = FLAGS_HOST;
+}
+
+void tr_lea(struct tr *t, unsigned i)
+{
+	const struct x86_insn *insn = &t->d[i].insn;
+	unsigned dst = t->d[i].gpr[0].reg;
+
+	tr_effective(t, i, true);
+	if (insn->opsize == 2) { /* mov dst16, r10w keeps the rest */
+		tr_gpr_load(t, R11, dst);
+		emit_bytes(&t->e, (const u8[]){ 0x66, 0x45, 0x89, 0xd3 }, 4); /* mov r11w, r10w */
+		tr_gpr_store(t, dst, R11);
+		return;
+	}
+	if (insn->opsize == 4)
+		emit_mov32(&t->e, R10, R10);
+	tr_gpr_store(t, dst, R10);
+}

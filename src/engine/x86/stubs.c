@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The stubs between C and translated code, made once per VM at the start of the code cache. */
+#include "engine/vcpu.h"
+#include "engine/x86/emit.h"
+
+/*
+ *	C  --enter-->  block  --mem_slow, mem_call, op-->  C (leaf)  -->  back, or engine_resume()
+ *	               block  --dispatch, link, kick-->    next block
+ *	C  <--leave--                                      v->reason says why
+ *
+ * In translated code RSP is a multiple of 16.
+ */
+
+#define GS(field) ((u32)offsetof(struct engine_vcpu, field))
+#define GS_GPR(r) ((u32)(offsetof(struct engine_vcpu, cpu.gpr) + 8 * (r)))
+#define GS_AFLAGS GS(cpu.aflags)
+
+/* Host registers that hold guest registers: { host, guest }. */
+static const u8 held[][2] = {
+	{ RAX, RAX }, { RCX, RCX }, { RDX, RDX }, { RSI, RSI }, { RDI, RDI }, { R8, R8 }, { R9, R9 },
+	{ RBX, RBX }, { RBP, RBP }, { R12, R12 }, { R13, R13 }, { R14, R14 }, { R15, RSP },
+};
+#define HELD_CLOBBERED 7 /* the first ones do not survive a C call */
+
+static void emit_save(struct emit *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(held); i++)
+		emit_store_gs(e, held[i][0], GS_GPR(held[i][1]));
+}
+
+static void emit_reload(struct emit *e, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		emit_load_gs(e, held[i][0], GS_GPR(held[i][1]));
+}
+
+static void emit_test_rax(struct emit *e)
+{
+	emit_bytes(e, (const u8[]){ 0x48, 0x85, 0xc0 }, 3);
+}
+
+static void emit_jmp_r11(struct emit *e)
+{
+	emit_bytes(e, (const u8[]){ 0x41, 0xff, 0xe3 }, 3);
+}
+
+/* RAX = code to go on with, or 0. */
+static void emit_continue(struct emit *e, u64 leave)
+{
+	emit_test_rax(e);
+	emit_jcc_to(e, CC_E, leave);
+	emit_mov(e, R11, RAX);
+	emit_reload(e, ARRAY_SIZE(held));
+	emit_flags_load(e, R10, GS_AFLAGS);
+	emit_jmp_r11(e);
+}
+
+static void emit_xop(struct emit *e, const struct x86_host *host, bool save)
+{
+	/* xsave64 / xrstor64 / fxsave64 / fxrstor64 [rdi + xsave] */
+	unsigned reg = host->xsave ? (save ? 4 : 5) : (save ? 0 : 1);
+
+	if (host->xsave) {
+		emit_op_base(e, false, 0x8b, RAX, RDI, GS(xmask));
+		emit_op_base(e, false, 0x8b, RDX, RDI, GS(xmask) + 4);
+	}
+	emit_bytes(e, (const u8[]){ 0x48, 0x0f, 0xae, 0x80 | reg << 3 | RDI }, 4);
+	emit32(e, GS(cpu.xsave));
+}
+
+static const u8 saved_by_callee[] = { RBX, RBP, R12, R13, R14, R15 };
+
+static void make_enter(struct emit *e, struct stubs *s, const struct x86_host *host)
+{
+	s->enter = emit_pc(e);
+	for (unsigned i = 0; i < ARRAY_SIZE(saved_by_callee); i++) {
+		emit_rex(e, false, 0, 0, saved_by_callee[i]);
+		emit8(e, 0x50 | (saved_by_callee[i] & 7));
+	}
+	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xec, 0x08 }, 4); /* sub rsp, 8 */
+	if (host->fsgsbase) {
+		emit_bytes(e, (const u8[]){ 0xf3, 0x48, 0x0f, 0xae, 0xc8 }, 5); /* rdgsbase rax */
+		emit_op_base(e, true, 0x89, RAX, RDI, GS(host_gs));
+		emit_bytes(e, (const u8[]){ 0xf3, 0x48, 0x0f, 0xae, 0xdf }, 5); /* wrgsbase rdi */
+	}
+	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 3 << 3 | RDI }, 3); /* stmxcsr */
+	emit32(e, GS(mxcsr_host));
+	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 7 << 3 | RDI }, 2); /* fnstcw */
+	emit32(e, GS(fcw_host));
+	emit_xop(e, host, false);
+	emit_mov(e, R11, RSI);
+	emit_reload(e, ARRAY_SIZE(held));
+	emit_flags_load(e, R10, GS_AFLAGS);
+	emit_jmp_r11(e);
+}
+
+static void make_leave(struct emit *e, struct stubs *s, const struct x86_host *host)
+{
+	s->leave = emit_pc(e);
+	emit_load_gs(e, RDI, GS(self));
+	emit_xop(e, host, true);
+	emit_bytes(e, (const u8[]){ 0xdb, 0xe3 }, 2); /* fninit */
+	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 5 << 3 | RDI }, 2); /* fldcw */
+	emit32(e, GS(fcw_host));
+	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 2 << 3 | RDI }, 3); /* ldmxcsr */
+	emit32(e, GS(mxcsr_host));
+	if (host->avx)
+		emit_bytes(e, (const u8[]){ 0xc5, 0xf8, 0x77 }, 3); /* vzeroupper */
+	if (host->fsgsbase) {
+		emit_op_base(e, true, 0x8b, RAX, RDI, GS(host_gs));
+		emit_bytes(e, (const u8[]){ 0xf3, 0x48, 0x0f, 0xae, 0xd8 }, 5); /* wrgsbase rax */
+	}
+	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x08 }, 4);
+	for (unsigned i = ARRAY_SIZE(saved_by_callee); i--;) {
+		emit_rex(e, false, 0, 0, saved_by_callee[i]);
+		emit8(e, 0x58 | (saved_by_callee[i] & 7));
+	}
+	emit8(e, 0xc3);
+}
+
+/* A call from a block: save, call C, come back; or drop the return address and resume elsewhere. */
+static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool address, bool result)
+{
+	u64 pc = emit_pc(e);
+	u8 *gone;
+
+	emit_save(e);
+	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xec, 0x08 }, 4);
+	emit_load_gs(e, RDI, GS(self));
+	emit_mov(e, RSI, R11);
+	if (address)
+		emit_mov(e, RDX, R10);
+	emit_call_c(e, fn);
+	emit_test_rax(e);
+	gone = emit_jcc(e, CC_E);
+	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x08 }, 4);
+	if (result)
+		emit_mov(e, R10, RAX);
+	/* A memory access changes no register; a helper may change any. */
+	emit_reload(e, result ? HELD_CLOBBERED : ARRAY_SIZE(held));
+	emit8(e, 0xc3);
+	emit_patch(e, gone);
+	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x10 }, 4);
+	emit_load_gs(e, RDI, GS(self));
+	emit_call_c(e, engine_resume);
+	emit_continue(e, s->leave);
+	return pc;
+}
+
+/* Flags are in cpu.aflags, R10 = RIP: find the block in C. */
+static void make_dispatch_c(struct emit *e, struct stubs *s)
+{
+	s->dispatch_c = emit_pc(e);
+	s->kick = s->dispatch_c;
+	emit_flags_save(e, R11, GS_AFLAGS);
+	s->dispatch_c_saved = emit_pc(e);
+	emit_save(e);
+	emit_load_gs(e, RDI, GS(self));
+	emit_mov(e, RSI, R10);
+	emit_call_c(e, engine_dispatch);
+	emit_continue(e, s->leave);
+}
+
+static void make_dispatch(struct emit *e, struct stubs *s)
+{
+	s->dispatch = emit_pc(e);
+	emit_flags_save(e, R11, GS_AFLAGS);
+	s->dispatch_saved = emit_pc(e);
+	emit_cmp8_gs_imm(e, GS(cpu.kick), 0);
+	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
+	emit_mov32(e, R11, R10);
+	emit_alu_imm(e, false, ALU_AND, R11, IBTC_SIZE - 1);
+	emit_shift(e, false, SHIFT_SHL, R11, 4);
+	emit_alu_gs(e, ALU_ADD, R11, GS(ibtc));
+	emit_op_base(e, true, ALU_CMP << 3 | 3, R10, R11, offsetof(struct ibtc_entry, rip));
+	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
+	emit_alu_imm(e, true, ALU_AND, R10, -(s32)PAGE_SIZE);
+	emit_store_gs(e, R10, GS(rip_page));
+	emit_op_base(e, true, 0x8b, R11, R11, offsetof(struct ibtc_entry, code));
+	emit_flags_load(e, R10, GS_AFLAGS);
+	emit_jmp_r11(e);
+}
+
+static void make_link(struct emit *e, struct stubs *s)
+{
+	s->link = emit_pc(e);
+	emit_flags_save(e, R10, GS_AFLAGS);
+	emit_save(e);
+	emit_load_gs(e, RDI, GS(self));
+	emit_mov(e, RSI, R11);
+	emit_call_c(e, engine_link);
+	emit_continue(e, s->leave);
+}
+
+static void make_done(struct emit *e, struct stubs *s)
+{
+	s->done = emit_pc(e);
+	emit_flags_save(e, R10, GS_AFLAGS);
+	emit_save(e);
+	emit_op_gs(e, false, 0xc7, 0, GS(reason));
+	emit32(e, LEAVE_DONE);
+	emit_jmp_to(e, s->leave);
+}
+
+bool stubs_make(struct engine *en)
+{
+	struct cache *c = &en->cache;
+	struct emit e = { c->code_w + 64, c->code_w + c->code_size, c->delta, false };
+	struct stubs *s = &en->stubs;
+
+	make_enter(&e, s, &en->host);
+	make_leave(&e, s, &en->host);
+	s->fault = s->leave;
+	make_dispatch_c(&e, s);
+	make_dispatch(&e, s);
+	make_link(&e, s);
+	make_done(&e, s);
+	s->mem_slow = make_call(&e, s, engine_mem_slow, true, true);
+	s->mem_call = make_call(&e, s, engine_mem_call, false, true);
+	s->op = make_call(&e, s, engine_op, false, false);
+	c->stubs_end = c->code_used = ALIGN_UP((size_t)(e.p - c->code_w), (size_t)64);
+	return !e.overflow;
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The translator: guest bytes of one page in, one block of host code out. */
+#include "engine/x86/translate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/x86/ops.h"
+
+#define CODE_ROOM (64u << 10) /* more than any block needs */
+#define META_ROOM (64u << 10)
+
+/* Helpers behind which nothing of the block would run. */
+static bool op_ends_block(u16 op)
+{
+	switch (op) {
+#define X86_OP(name, context) \
+	case X86_OP_##name:   \
+		return (context) != 0;
+#define LEAF 0
+#define FULL 1
+#include "cpu/x86/ops.def"
+#undef LEAF
+#undef FULL
+#undef X86_OP
+	default:
+		return true;
+	}
+}
+
+static bool op_transfers(u16 op)
+{
+	static const u16 ops[] = {
+		X86_OP_call_far, X86_OP_jmp_far, X86_OP_ret_far, X86_OP_iret,	 X86_OP_int_n,	 X86_OP_int3,
+		X86_OP_int1,	 X86_OP_syscall, X86_OP_sysret,	 X86_OP_sysenter, X86_OP_sysexit, X86_OP_hlt,
+	};
+
+	for (unsigned k = 0; k < ARRAY_SIZE(ops); k++)
+		if (op == ops[k])
+			return true;
+	return false;
+}
+
+/* The vector that the instruction raises because of CR0, CR4 and XCR0, or -1. */
+static int state_fault(x86_mode_t mode, const struct decoded *d)
+{
+	bool wait = d->state == STATE_X87 && d->insn.opcode == 0x9b && !d->has_modrm;
+
+	switch (d->state) {
+	case STATE_NONE:
+		return -1;
+	case STATE_X87:
+		if (wait)
+			return (mode & (MODE_MP | MODE_TS)) == (MODE_MP | MODE_TS) ? VEC_NM : -1;
+		return mode & (MODE_EM | MODE_TS) ? VEC_NM : -1;
+	case STATE_MMX:
+		return mode & MODE_EM ? VEC_UD : mode & MODE_TS ? VEC_NM : -1;
+	case STATE_SSE:
+		if (mode & MODE_EM || !(mode & MODE_SSE))
+			return VEC_UD;
+		break;
+	case STATE_AVX:
+		if (!(mode & MODE_AVX) || !(mode & MODE_PE) || mode & MODE_VM)
+			return VEC_UD;
+		break;
+	default:
+		if (!(mode & MODE_AVX512) || !(mode & MODE_PE) || mode & MODE_VM)
+			return VEC_UD;
+		break;
+	}
+	return mode & MODE_TS ? VEC_NM : -1;
+}
+
+static bool ends_block(x86_mode_t mode, const struct decoded *d)
+{
+	switch (d->cls) {
+	case CLS_BRANCH:
+	case CLS_UD:
+	case CLS_NONE:
+		return true;
+	case CLS_HELPER:
+		return op_ends_block(d->insn.op) || op_transfers(d->insn.op);
+	default:
+		return state_fault(mode, d) >= 0;
+	}
+}
+
+/* The instruction at the end of the page goes on in the next one. */
+static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned off, u8 **host2)
+{
+	struct engine_vcpu *v = t->v;
+	unsigned first = PAGE_SIZE - off;
+	enum x86_status st;
+	gpa_t gpa;
+	u8 bytes[15];
+
+	st = engine_fetch(v, x86_rip_mask(&v->cpu, v->cpu.rip + first), &gpa, host2);
+	if (st != X86_OK)
+		return st;
+	memcpy(bytes, host + off, first);
+	memcpy(bytes + first, *host2, sizeof(bytes) - first);
+	decode(&v->engine->host, t->mode, bytes, sizeof(bytes), &t->d[0]);
+	t->off[0] = off;
+	t->n = 1;
+	t->b->straddles = t->d[0].insn.len > first;
+	t->b->second = gpa & PAGE_MASK;
+	return X86_OK;
+}
+
+static enum x86_status decode_block(struct tr *t, const u8 *host, u8 **host2)
+{
+	unsigned off = t->b->gpa & (PAGE_SIZE - 1), max = t->form == FORM_FAST ? BLOCK_MAX : 1;
+
+	while (t->n < max && off < PAGE_SIZE) {
+		unsigned room = PAGE_SIZE - off < 15 ? PAGE_SIZE - off : 15;
+		struct decoded *d = &t->d[t->n];
+
+		if (decode(&t->v->engine->host, t->mode, host + off, room, d) == -2)
+			return t->n ? X86_OK : decode_straddling(t, host, off, host2);
+		t->off[t->n++] = off;
+		off += d->insn.len;
+		if (ends_block(t->mode, d))
+			break;
+	}
+	return X86_OK;
+}
+
+/* Flags that each instruction needs, backwards; behind the block all are needed. */
+static void find_live_flags(struct tr *t)
+{
+	t->live_in[t->n] = FL_ARITH;
+	for (unsigned i = t->n; i--;) {
+		const struct decoded *d = &t->d[i];
+		bool opaque = d->cls != CLS_NATIVE && d->cls != CLS_LEA && d->cls != CLS_NOP && d->cls != CLS_STACK;
+
+		t->live_in[i] = opaque ? FL_ARITH : (t->live_in[i + 1] & ~d->fl_write) | d->fl_read;
+	}
+}
+
+/* Returns whether the code behind instruction @i is never reached from it. */
+static bool translate_one(struct tr *t, unsigned i)
+{
+	struct decoded *d = &t->d[i];
+	int vector = state_fault(t->mode, d);
+
+	if (vector < 0 && (d->cls == CLS_UD || d->cls == CLS_NONE))
+		vector = VEC_UD;
+	if (vector >= 0) {
+		tr_raise(t, i, vector, d->cls == CLS_NONE);
+		return false;
+	}
+	switch (d->cls) {
+	case CLS_NATIVE:
+		tr_native(t, i);
+		return false;
+	case CLS_LEA:
+		tr_lea(t, i);
+		return false;
+	case CLS_NOP:
+		return false;
+	case CLS_STACK:
+		if (!tr_stack(t, i))
+			tr_helper(t, i);
+		return false;
+	case CLS_BRANCH:
+		tr_branch(t, i);
+		return true;
+	default:
+		tr_helper(t, i);
+		return false;
+	}
+}
+
+static void emit_block(struct tr *t)
+{
+	for (unsigned i = 0; i < t->n; i++) {
+		tr_pc(t, i, 0);
+		if (translate_one(t, i))
+			goto slow;
+	}
+	tr_fallthrough(t);
+slow:
+	tr_slow_paths(t);
+}
+
+static bool block_finish(struct tr *t, const u8 *host, const u8 *host2)
+{
+	struct block *b = t->b;
+	const struct decoded *last = &t->d[t->n - 1];
+
+	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
+	b->ninsns = t->n;
+	b->code_len = t->e.p - t->c->code_w - b->code;
+	b->npc = t->npc;
+	b->pc = cache_alloc(t->c, t->npc * sizeof(*b->pc));
+	if (!b->pc || t->e.overflow || t->full)
+		return false;
+	memcpy(b->pc, t->pc, t->npc * sizeof(*b->pc));
+	if (!cache_insert(t->c, b, host, host2))
+		return false;
+	t->c->code_used = ALIGN_UP(b->code + (size_t)b->code_len, (size_t)16);
+	return true;
+}
+
+/* No write tag may be left on a page that code is made from. */
+static void protect(struct engine_vcpu *v, gpa_t page, const u8 *host)
+{
+	gpa_t gpa = page & ~(15ull << 60);
+	struct slot *s = mem_slot_find(v->engine->mem, page >> 60, gpa >> PAGE_SHIFT, NULL);
+
+	if (s && !page_set_code(s, gpa >> PAGE_SHIFT, true))
+		tlb_drop_write(v, host);
+}
+
+static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
+{
+	const struct stubs *s = &v->engine->stubs;
+	struct cache *c = &v->engine->cache;
+	bool cached = form == FORM_FAST || form == FORM_CHECKED;
+
+	t->e = (struct emit){ c->code_w + c->code_used, c->code_w + c->code_size, c->delta, false };
+	t->v = v;
+	t->c = c;
+	t->form = form;
+	t->mode = engine_mode_key(v);
+	t->leave_at = cached ? s->dispatch : s->dispatch_c;
+	t->leave_at_saved = cached ? s->dispatch_saved : s->dispatch_c_saved;
+	t->flags = FLAGS_HOST;
+	t->full = false;
+	t->n = t->npc = t->nslow = t->nexits = 0;
+}
+
+void *translate_room(void)
+{
+	return malloc(sizeof(struct tr));
+}
+
+struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form, enum x86_status *status)
+{
+	struct cache *c = &v->engine->cache;
+	struct tr *t = v->engine->tr_room;
+	u8 *host2 = NULL;
+
+	*status = X86_OK;
+	if (c->code_size - c->code_used < CODE_ROOM || c->meta_size - c->meta_used < META_ROOM)
+		return NULL;
+	tr_init(t, v, form);
+	t->b = cache_alloc(c, sizeof(*t->b));
+	if (!t->b)
+		return NULL;
+	t->b->gpa = gpa;
+	t->b->mode = t->mode;
+	t->b->form = form;
+	t->b->code = c->code_used;
+	protect(v, gpa & PAGE_MASK, host);
+	*status = decode_block(t, host, &host2);
+	if (*status != X86_OK)
+		return NULL;
+	if (host2)
+		protect(v, t->b->second, host2);
+	find_live_flags(t);
+	emit_block(t);
+	return block_finish(t, host, host2) ? t->b : NULL;
+}

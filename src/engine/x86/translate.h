@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* State of one translation, shared by the files of the translator. */
+#ifndef ENGINE_X86_TRANSLATE_H
+#define ENGINE_X86_TRANSLATE_H
+
+#include "engine/vcpu.h"
+#include "engine/x86/decode.h"
+#include "engine/x86/emit.h"
+#include "engine/x86/patch.h"
+
+#define GS(field) ((u32)offsetof(struct engine_vcpu, field))
+#define GS_GPR(r) ((u32)(offsetof(struct engine_vcpu, cpu.gpr) + 8 * (r)))
+#define GS_SEG_BASE(s) \
+	((u32)(offsetof(struct engine_vcpu, cpu.seg) + (s) * sizeof(struct x86_seg) + offsetof(struct x86_seg, base)))
+#define GS_AFLAGS GS(cpu.aflags)
+
+#define BLOCK_MAX 64 /* instructions */
+#define HOST_RSP R15 /* host register of the guest's RSP */
+#define IN_MEMORY 0xff
+
+/* Where the guest's arithmetic flags are at this point of the code. */
+enum flags_place {
+	FLAGS_HOST, /* in the host's; what cpu.aflags holds is old */
+	FLAGS_SAVED, /* in cpu.aflags; the host's are garbage */
+	FLAGS_DEAD, /* nowhere: the next instruction that touches them overwrites them all */
+};
+
+struct slow_path {
+	u8 *site; /* displacement of the jump that leads here */
+	u8 *back; /* where the fast path goes on */
+	u64 rec;
+	bool write;
+};
+
+struct tr {
+	struct emit e;
+	struct engine_vcpu *v;
+	struct cache *c;
+	struct block *b;
+	enum block_form form;
+	x86_mode_t mode;
+	u64 leave_at; /* dispatch stub of this form, flags in the host */
+	u64 leave_at_saved;
+	enum flags_place flags;
+	bool full; /* the cache is full: give up */
+	unsigned n;
+	struct decoded d[BLOCK_MAX];
+	u16 off[BLOCK_MAX]; /* offset in the page */
+	u16 live_in[BLOCK_MAX + 1]; /* FL_*: flags that are needed at the start of instruction i */
+	unsigned npc;
+	struct pc_entry pc[BLOCK_MAX * 2 + 8];
+	unsigned nslow;
+	struct slow_path slow[BLOCK_MAX * 2];
+	unsigned nexits;
+};
+
+/* Host register of a guest register, or IN_MEMORY. */
+extern const u8 host_of[16];
+
+/* memory.c */
+/* A record that outlives the translation, for C; 0 when the cache is full. */
+struct x86_insn *tr_record(struct tr *t, unsigned i);
+/* R10 = effective address of operand @i with its segment base; clobbers R11 and flags (saved by the caller when needed). */
+void tr_linear(struct tr *t, unsigned i);
+void tr_effective(struct tr *t, unsigned i, bool is_lea);
+/* R10 = linear address: make it the host address for @size bytes, or leave the block. */
+void tr_translate(struct tr *t, struct x86_insn *rec, unsigned size, bool write);
+/* The explicit operand's host address into R10, by the form of the block. */
+void tr_operand(struct tr *t, unsigned i);
+void tr_slow_paths(struct tr *t);
+/* Before the flags are clobbered at instruction @i: save them when they are needed. */
+void tr_flags_spill(struct tr *t, unsigned i);
+/* Bring the flags into the host. @tmp is clobbered. */
+void tr_flags_need(struct tr *t, unsigned tmp);
+void tr_gpr_load(struct tr *t, unsigned host, unsigned guest);
+void tr_gpr_store(struct tr *t, unsigned guest, unsigned host);
+void tr_pc(struct tr *t, unsigned i, u8 lent);
+
+/* native.c */
+void tr_native(struct tr *t, unsigned i);
+void tr_lea(struct tr *t, unsigned i);
+
+/* branch.c: return whether the block has been left on every path */
+void tr_helper(struct tr *t, unsigned i);
+void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown);
+bool tr_stack(struct tr *t, unsigned i);
+void tr_branch(struct tr *t, unsigned i);
+/* Go on at the instruction behind the last one. */
+void tr_fallthrough(struct tr *t);
+
+#endif

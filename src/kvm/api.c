@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The public functions: open, ioctl, mmap, close. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "anykvm/anykvm.h"
+#include "cpu/x86/host.h"
+#include "kvm/dispatch.h"
+#include "kvm/options.h"
+
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool started, configured;
+static struct options chosen;
+static struct system system_state;
+
+/* One line for a person; @what was refused because of @why. */
+static int complain(const char *what, const char *why, int err)
+{
+	fprintf(stderr, "anykvm: %s: %s\n", what, why);
+	return -err;
+}
+
+static int options_load(struct options *o)
+{
+	const char *text = getenv("ANYKVM_OPTIONS");
+	char why[160];
+
+	if (configured)
+		*o = chosen;
+	else
+		options_default(o);
+	if (!configured && text && options_parse(o, text, why, sizeof(why)))
+		return complain("ANYKVM_OPTIONS", why, EINVAL);
+	return 0;
+}
+
+static int system_start(void)
+{
+	const char *why = NULL;
+	struct options o;
+	int r = options_load(&o);
+
+	if (!r)
+		r = file_init();
+	if (r)
+		return r;
+	r = x86_host_probe(&system_state.host, o.cpu_mask[0] ? o.cpu_mask : NULL, &why);
+	if (!r)
+		r = engine_init(&why);
+	if (r)
+		return complain("this machine cannot be used", why ? why : strerror(-r), -r);
+	system_state.engine.form = o.form;
+
+	dispatch_init();
+	return 0;
+}
+
+static int system_get(void)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&start_lock);
+	if (!started) {
+		r = system_start();
+		started = !r;
+	}
+	pthread_mutex_unlock(&start_lock);
+	return r;
+}
+
+static int fail(long r)
+{
+	errno = -r;
+	return -1;
+}
+
+int anykvm_configure(const char *options)
+{
+	struct options o;
+	char why[160];
+	int r = 0;
+
+	pthread_mutex_lock(&start_lock);
+	options_default(&o);
+	if (started)
+		r = -EBUSY;
+	else if (options_parse(&o, options ? options : "", why, sizeof(why)))
+		r = complain("options", why, EINVAL);
+	if (!r) {
+		chosen = o;
+		configured = true;
+	}
+	pthread_mutex_unlock(&start_lock);
+	return r ? fail(r) : 0;
+}
+
+int anykvm_open(const char *path, int flags)
+{
+	int fd, r;
+
+	if (!path || strcmp(path, "/dev/kvm"))
+		return fail(path ? -ENOENT : -EFAULT);
+	r = system_get();
+	if (r)
+		return fail(r);
+	fd = file_memfd(FILE_SYSTEM, 0, flags & O_CLOEXEC);
+	if (fd < 0)
+		return fail(fd);
+	r = file_add(fd, FILE_SYSTEM, &system_state, NULL);
+	if (r) {
+		close(fd);
+		return fail(r);
+	}
+	return fd;
+}
+
+static long vcpu_call(struct vcpu *v, unsigned long request, unsigned long arg)
+{
+	struct call c = { .sys = &system_state, .vm = v->vm, .vcpu = v, .arg = arg };
+	long r;
+
+	pthread_mutex_lock(&v->lock);
+	if (likely((u32)request == KVM_RUN))
+		r = arg ? -EINVAL : vcpu_run(v);
+	else
+		r = dispatch(FILE_VCPU, request, &c);
+	pthread_mutex_unlock(&v->lock);
+	return r;
+}
+
+static long file_call(struct file *f, unsigned long request, unsigned long arg)
+{
+	struct call c = { .sys = &system_state, .arg = arg };
+
+	if (f->kind == FILE_VCPU)
+		return vcpu_call(f->object, request, arg);
+	if (f->kind == FILE_VM)
+		c.vm = f->object;
+	return dispatch(f->kind, request, &c);
+}
+
+/* Requests that the kernel serves for every descriptor. */
+static bool request_is_generic(unsigned long request)
+{
+	return request == FIOCLEX || request == FIONCLEX || request == FIONBIO ||
+	       request == FIOASYNC;
+}
+
+int anykvm_ioctl(int fd, unsigned long request, ...)
+{
+	bool stale = false;
+	struct file *f = NULL;
+	unsigned long arg;
+	va_list ap;
+	long r;
+
+	va_start(ap, request);
+	arg = va_arg(ap, unsigned long);
+	va_end(ap);
+	if (likely((u32)request == KVM_RUN))
+		f = file_get_hot(fd, &stale);
+	if (!f)
+		f = file_get(fd, &stale);
+	if (!f)
+		return fail(-EBADF);
+	if (unlikely(request_is_generic(request))) {
+		r = ioctl(fd, request, arg);
+		r = r < 0 ? -errno : r;
+	} else {
+		r = stale ? -EIO : file_call(f, request, arg);
+	}
+	file_put(f);
+	return r < 0 ? fail(r) : r;
+}
+
+void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+{
+	bool stale;
+	struct file *f = file_get(fd, &stale);
+	enum file_kind kind;
+
+	if (!f) {
+		errno = EBADF;
+		return MAP_FAILED;
+	}
+	kind = f->kind;
+	file_put(f);
+	if (kind != FILE_VCPU) {
+		errno = ENODEV;
+		return MAP_FAILED;
+	}
+	return mmap(addr, length, prot, flags, fd, offset);
+}
+
+int anykvm_close(int fd)
+{
+	int r = file_close(fd);
+
+	return r ? fail(r) : 0;
+}
+
+int anykvm_is_ours(int fd)
+{
+	bool stale;
+	struct file *f = file_get(fd, &stale);
+
+	if (f)
+		file_put(f);
+	return f != NULL;
+}
+
+int anykvm_print_counters(int fd, FILE *out)
+{
+	bool stale;
+	struct file *f = file_get(fd, &stale);
+	int r = 0;
+
+	if (!f)
+		return fail(-EBADF);
+	if (stale)
+		r = -EIO;
+	else if (f->kind == FILE_VM)
+		engine_stats_print(((struct vm *)f->object)->engine, out);
+	else
+		r = -EINVAL;
+	file_put(f);
+	return r ? fail(r) : 0;
+}
+
+const char *anykvm_version(void)
+{
+	return ANYKVM_VERSION;
+}

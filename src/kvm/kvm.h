@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The objects behind the descriptors: virtual machine, virtual processor, and one ioctl call. */
+#ifndef KVM_KVM_H
+#define KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include "cpu/x86/host.h"
+#include "cpu/x86/state.h"
+#include "engine/engine.h"
+#include "mem/mem.h"
+#include "virt/i8254.h"
+#include "virt/irq/irq.h"
+#include "virt/pvclock.h"
+#include "virt/timer.h"
+
+/* Limits as Linux 6.1 has them on x86. */
+#define VM_MAX_VCPUS	1024
+#define VM_MAX_VCPU_IDS 4096
+#define VM_MAX_CPUID	256
+#define VM_MAX_MSRS	256
+#define VM_MCE_BANKS	32
+/* Quirks that may be turned off (KVM_CAP_DISABLE_QUIRKS2). */
+#define VM_QUIRKS (KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE)
+
+/* struct kvm_run, the page of port data, and the page of coalesced MMIO (not used yet). */
+#define RUN_PAGES      3
+#define RUN_SIZE       (RUN_PAGES * PAGE_SIZE)
+#define RUN_PIO_OFFSET PAGE_SIZE
+
+struct vcpu;
+
+/* What anykvm_open() finds out once. */
+struct system {
+	struct x86_host host;
+	struct engine_options engine;
+};
+
+/*
+ * Lock order: vcpu->lock, vm->lock, then clock_lock or the locks of mem, irqchip and timers, each alone.
+ * A VM lives until every descriptor of it and of its vCPUs is closed; vCPUs die with it.
+ */
+struct vm {
+	u32 refs;	      /* files; atomic */
+	pthread_mutex_t lock; /* creation of vCPUs and devices */
+	struct mem *mem;
+	struct engine *engine;
+	struct timers *timers;
+	struct irqchip *irqchip; /* NULL: user space has the interrupt controllers */
+	struct i8254 *pit;
+	struct irq_options irq_options;
+	pthread_mutex_t clock_lock; /* a leaf: nothing is taken under it but mem */
+	struct pvclock_vm clock;
+	const struct system *sys;
+
+	unsigned nvcpus; /* published with release after vcpu[] is filled */
+	struct vcpu *vcpu[VM_MAX_VCPUS];
+	u32 bsp_id;
+	u32 max_vcpu_ids; /* KVM_CAP_MAX_VCPU_ID; 0 not set */
+	u32 host_tsc_khz;
+	u32 tsc_khz;	/* of vCPUs to be created */
+	u64 tsc_offset; /* of vCPUs to be created: the TSC starts at 0 with the VM */
+	bool exception_payload;
+
+	struct timer tick; /* looks after vCPUs in guest code, see run.c */
+	bool tick_armed;
+};
+
+struct vcpu {
+	struct vm *vm;
+	u32 id;
+	unsigned index;
+	pthread_mutex_t lock; /* held by every vCPU ioctl */
+	struct engine_vcpu *engine;
+	struct x86_cpu *cpu;
+	struct kvm_run *run; /* our own mapping of the descriptor's pages */
+	struct lapic *lapic; /* NULL without interrupt controllers in the VM */
+	u64 apic_base;	     /* without lapic only */
+	u32 mp_state;
+	bool has_run;
+	bool exit_due;	  /* an IO or MMIO exit was handed out and is to be completed */
+	bool host_access; /* an MSR is accessed by ioctl, not by the guest */
+	bool recheck;	  /* events wait for the end of an instruction in flight */
+	bool enforce_pv;  /* KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
+
+	/* Written by other threads. */
+	bool sleeping;	  /* in futex wait: a kick must wake, see sleep.c */
+	bool in_guest;	  /* in engine_run() */
+	bool unhalted;	  /* KVM_HC_KICK_CPU */
+	bool clock_stale; /* time page must be written before entry */
+	u32 nmi_queued;	  /* KVM_NMI */
+
+	bool sipi_due;
+	u8 sipi_vector;
+	struct pvclock_vcpu clock;
+	bool guest_paused; /* KVM_KVMCLOCK_CTRL */
+
+	bool sigmask_active;
+	sigset_t sigmask;
+	u64 log_count; /* lines of platform log, for the rate limit */
+	u64 log_second;
+};
+
+/* One ioctl. Handlers return a value >= 0 or -errno. */
+struct call {
+	const struct system *sys;
+	struct vm *vm;	   /* VM and vCPU requests */
+	struct vcpu *vcpu; /* vCPU requests */
+	unsigned long arg; /* as passed */
+	void *data;	   /* the structure at arg, copied in and out as the row says */
+};
+
+/* Handlers, by kvm.def. */
+#define KVM_IOCTL(name, kind, pass, type, arch, cap, handler) long handler(struct call *c);
+#include "kvm/kvm.def"
+#undef KVM_IOCTL
+
+/* caps.c */
+int caps_check(const struct system *sys, const struct vm *vm, unsigned long cap);
+
+/* vm.c */
+struct vm *vm_create(const struct system *sys, int *err);
+void vm_put(void *vm);
+struct vcpu *vm_vcpu_by_apic_id(struct vm *vm, u32 apic_id);
+static inline unsigned vm_vcpus(const struct vm *vm)
+{
+	return __atomic_load_n(&vm->nvcpus, __ATOMIC_ACQUIRE);
+}
+
+/* vcpu.c */
+int vcpu_create(struct vm *vm, u32 id, struct vcpu **out, int *fd);
+void vcpu_destroy(struct vcpu *v);
+void vcpu_release(void *vcpu);		 /* its last descriptor was closed */
+void vcpu_kick(struct vcpu *v);		 /* any thread: look at your events */
+void vcpu_state_changed(struct vcpu *v); /* registers were set from outside */
+/* Forget the answered part of an unfinished device access; @rip: only when it moves away. */
+void vcpu_replay_drop(struct vcpu *v);
+
+/* run.c */
+long vcpu_run(struct vcpu *v);
+long vcpu_interrupted(struct vcpu *v); /* 1, or -EINTR when KVM_RUN must end for a signal */
+
+/* sleep.c */
+long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v)); /* 1, or -EINTR */
+void vcpu_wake(struct vcpu *v);
+
+/* tick.c */
+int vm_tick_init(struct vm *vm);
+void vm_tick_start(struct vm *vm);
+
+/* inject.c */
+void vcpu_accept_events(struct vcpu *v); /* INIT, SIPI, NMI from the APIC */
+bool vcpu_has_wakeup(struct vcpu *v);
+enum x86_status vcpu_inject(struct vcpu *v);
+bool vcpu_irq_window_open(const struct vcpu *v);
+
+/* exit.c */
+long vcpu_exit(struct vcpu *v); /* cpu->exit to kvm_run: 0 to user space, 1 continue */
+void vcpu_exit_complete(struct vcpu *v);
+
+/* platform.c */
+extern const struct x86_platform vcpu_platform;
+u64 vcpu_apic_base(const struct vcpu *v);
+int vcpu_apic_base_set(struct vcpu *v, u64 value, bool host); /* 0 or -1 */
+void vcpu_clock_write(struct vcpu *v);
+
+/* Shared by ioctls and KVM_CAP_SYNC_REGS. */
+void regs_get(struct vcpu *v, struct kvm_regs *r);
+void regs_set(struct vcpu *v, const struct kvm_regs *r);
+void sregs_get(struct vcpu *v, struct kvm_sregs *s);
+int sregs_set(struct vcpu *v, const struct kvm_sregs *s);
+void events_get(struct vcpu *v, struct kvm_vcpu_events *e);
+int events_set(struct vcpu *v, const struct kvm_vcpu_events *e);
+void mce_init(struct vcpu *v);
+
+#endif

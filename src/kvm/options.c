@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* ANYKVM_OPTIONS: what may be chosen for the whole process. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kvm/options.h"
+
+#define OPTION_MAX 64
+
+struct option_value {
+	const char *name;
+	int value;
+};
+
+struct option {
+	const char *key;
+	const struct option_value *values;
+	const char *choice; /* for the message */
+	void (*set)(struct options *o, const struct option_value *v);
+};
+
+static void set_engine(struct options *o, const struct option_value *v)
+{
+	o->form = v->value;
+}
+
+static void set_cpu_mask(struct options *o, const struct option_value *v)
+{
+	snprintf(o->cpu_mask, sizeof(o->cpu_mask), "%s", v->value ? v->name : "");
+}
+
+static const struct option_value engine_values[] = {
+	{ "checked", ENGINE_CHECKED },
+	{ "fast", ENGINE_FAST },
+	{ NULL, 0 },
+};
+
+static const struct option_value cpu_mask_values[] = {
+	{ "none", 0 }, { "x86-64-v2", 2 }, { "x86-64-v3", 3 }, { "x86-64-v4", 4 }, { NULL, 0 },
+};
+
+static const struct option options[] = {
+	{ "engine", engine_values, "checked or fast", set_engine },
+	{ "cpu-mask", cpu_mask_values, "none, x86-64-v2, x86-64-v3 or x86-64-v4", set_cpu_mask },
+};
+
+void options_default(struct options *o)
+{
+	o->form = ENGINE_CHECKED;
+	o->cpu_mask[0] = 0;
+}
+
+static int option_apply(struct options *o, const char *key, const char *value, char *why,
+			size_t why_size)
+{
+	const struct option_value *v;
+	const struct option *opt;
+
+	for (opt = options; opt < options + ARRAY_SIZE(options); opt++) {
+		if (strcmp(opt->key, key))
+			continue;
+		for (v = opt->values; v->name; v++) {
+			if (!strcmp(v->name, value)) {
+				opt->set(o, v);
+				return 0;
+			}
+		}
+		snprintf(why, why_size, "option %s: \"%s\" is not known; use %s", key, value,
+			 opt->choice);
+		return -EINVAL;
+	}
+	snprintf(why, why_size, "option \"%s\" is not known; there are engine and cpu-mask", key);
+	return -EINVAL;
+}
+
+int options_parse(struct options *o, const char *text, char *why, size_t why_size)
+{
+	char item[OPTION_MAX], *value;
+	int r;
+
+	while (*text) {
+		size_t n = strcspn(text, ",");
+
+		if (n >= sizeof(item)) {
+			snprintf(why, why_size, "option \"%.32s...\" is too long", text);
+			return -EINVAL;
+		}
+		memcpy(item, text, n);
+		item[n] = 0;
+		text += n + (text[n] == ',');
+		if (!n)
+			continue;
+		value = strchr(item, '=');
+		if (!value) {
+			snprintf(why, why_size, "option \"%s\" has no value; write %s=VALUE", item,
+				 item);
+			return -EINVAL;
+		}
+		*value++ = 0;
+		r = option_apply(o, item, value, why, why_size);
+		if (r)
+			return r;
+	}
+	return 0;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* ANYKVM_OPTIONS: what may be chosen for the whole process. */
+#ifndef KVM_OPTIONS_H
+#define KVM_OPTIONS_H
+
+#include "engine/engine.h"
+
+struct options {
+	enum engine_form form;
+	char cpu_mask[16]; /* "" or "x86-64-v2" ... */
+};
+
+void options_default(struct options *o);
+
+/*
+ * Add "engine=checked|fast,cpu-mask=x86-64-v2|x86-64-v3|x86-64-v4" to @o; the keys are optional, later ones win.
+ * 0 or -EINVAL with one line in @why (without newline).
+ */
+int options_parse(struct options *o, const char *text, char *why, size_t why_size);
+
+#endif

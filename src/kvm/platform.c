@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What lies around a virtual processor: its APIC, the chips of the VM, MSRs of the hypervisor, hypercalls. */
+#include <errno.h>
+#include <linux/kvm_para.h>
+#include <asm/kvm_para.h>
+#include <stdio.h>
+
+#include "cpu/x86/cpuid.h"
+#include "cpu/x86/msr.h"
+#include "kvm/kvm.h"
+
+#define MSR_APICBASE	 0x1b
+#define MSR_TSC_DEADLINE 0x6e0
+#define MSR_X2APIC_FIRST 0x800
+#define MSR_X2APIC_LAST	 0x8ff
+
+#define APICBASE_ADDR	  0xfffffffff000ull
+#define APICBASE_RESERVED 0x2ffull
+#define APICBASE_EXTD	  BIT_ULL(10)
+#define APICBASE_EN	  BIT_ULL(11)
+
+#define LOG_LINES_PER_SECOND 10
+#define MSI_ADDRESS	     0xfee00000ull
+#define MSI_ID_SHIFT	     12
+#define ICR_MODE_VECTOR	     0x7ffu
+
+static bool pv_has(const struct vcpu *v, unsigned feature)
+{
+	return !v->enforce_pv || x86_cpuid_has(v->cpu, KVM_CPUID_FEATURES, 0, 0, feature);
+}
+
+/* A change of priority or an EOI may have let another interrupt through. */
+static void look_for_irq(struct vcpu *v)
+{
+	if (lapic_pending(v->lapic))
+		v->cpu->kick = 1;
+}
+
+static int platform_mmio(void *owner, gpa_t gpa, void *data, unsigned size, bool is_write)
+{
+	struct vcpu *v = owner;
+
+	if (!v->lapic)
+		return 1;
+	if (!lapic_mmio(v->lapic, gpa, data, size, is_write)) {
+		if (is_write)
+			look_for_irq(v);
+		return 0;
+	}
+	return irqchip_mmio(v->vm->irqchip, gpa, data, size, is_write);
+}
+
+static int platform_io(void *owner, u16 port, void *data, unsigned size, bool is_write)
+{
+	struct vcpu *v = owner;
+
+	if (v->vm->irqchip && !irqchip_io(v->vm->irqchip, port, data, size, is_write))
+		return 0;
+	if (v->vm->pit)
+		return i8254_io(v->vm->pit, port, data, size, is_write);
+	return 1;
+}
+
+u64 vcpu_apic_base(const struct vcpu *v)
+{
+	return v->lapic ? lapic_base_get(v->lapic) : v->apic_base;
+}
+
+int vcpu_apic_base_set(struct vcpu *v, u64 value, bool host)
+{
+	u64 address = APICBASE_ADDR & ((1ull << v->cpu->phys_bits) - 1);
+
+	if (v->lapic) {
+		int r = host ? lapic_base_set_host(v->lapic, value)
+			     : lapic_base_set(v->lapic, value);
+
+		v->cpu->apic_off = !(lapic_base_get(v->lapic) & APICBASE_EN);
+		if (!r)
+			look_for_irq(v);
+		return r;
+	}
+	if (value & (APICBASE_RESERVED | ~(address | 0xfff)))
+		return -1;
+	if ((value & APICBASE_EXTD) && !(value & APICBASE_EN))
+		return -1;
+	v->apic_base = value;
+	v->cpu->apic_off = !(value & APICBASE_EN);
+	return 0;
+}
+
+void vcpu_clock_write(struct vcpu *v)
+{
+	if (!(v->clock.msr & 1))
+		return;
+	/* An address without memory: as in KVM, the guest simply gets no time there. */
+	pthread_mutex_lock(&v->vm->clock_lock);
+	(void)pvclock_write_time(&v->vm->clock, &v->clock, v->vm->mem, x86_tsc_read(v->cpu),
+				 v->cpu->tsc_khz, v->guest_paused);
+	pthread_mutex_unlock(&v->vm->clock_lock);
+	v->guest_paused = false;
+}
+
+static int wall_clock_set(struct vcpu *v, u64 value)
+{
+	pthread_mutex_lock(&v->vm->clock_lock);
+	v->vm->clock.wall_msr = value;
+	if (value)
+		(void)pvclock_write_wall(&v->vm->clock, v->vm->mem, value);
+	pthread_mutex_unlock(&v->vm->clock_lock);
+	return 0;
+}
+
+static int system_time_set(struct vcpu *v, u64 value)
+{
+	v->clock.msr = value;
+	vcpu_clock_write(v);
+	return 0;
+}
+
+static int platform_wrmsr(void *owner, u32 index, u64 value)
+{
+	struct vcpu *v = owner;
+	int r;
+
+	if (v->lapic && index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST) {
+		r = lapic_msr_write(v->lapic, index, value);
+		if (!r)
+			look_for_irq(v);
+		return r;
+	}
+	switch (index) {
+	case MSR_APICBASE:
+		return vcpu_apic_base_set(v, value, v->host_access);
+	case MSR_TSC_DEADLINE:
+		if (v->lapic)
+			lapic_deadline_set(v->lapic, value);
+		return 0;
+	case MSR_KVM_WALL_CLOCK:
+		return pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? wall_clock_set(v, value) : 1;
+	case MSR_KVM_WALL_CLOCK_NEW:
+		return pv_has(v, KVM_FEATURE_CLOCKSOURCE2) ? wall_clock_set(v, value) : 1;
+	case MSR_KVM_SYSTEM_TIME:
+		return pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? system_time_set(v, value) : 1;
+	case MSR_KVM_SYSTEM_TIME_NEW:
+		return pv_has(v, KVM_FEATURE_CLOCKSOURCE2) ? system_time_set(v, value) : 1;
+	default:
+		return 1;
+	}
+}
+
+static int platform_rdmsr(void *owner, u32 index, u64 *value)
+{
+	struct vcpu *v = owner;
+
+	if (v->lapic && index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST)
+		return lapic_msr_read(v->lapic, index, value);
+	switch (index) {
+	case MSR_APICBASE:
+		*value = vcpu_apic_base(v);
+		return 0;
+	case MSR_TSC_DEADLINE:
+		*value = v->lapic ? lapic_deadline_get(v->lapic) : 0;
+		return 0;
+	case MSR_KVM_WALL_CLOCK:
+	case MSR_KVM_WALL_CLOCK_NEW:
+		*value = v->vm->clock.wall_msr;
+		return !pv_has(v, index == MSR_KVM_WALL_CLOCK ? KVM_FEATURE_CLOCKSOURCE
+							      : KVM_FEATURE_CLOCKSOURCE2);
+	case MSR_KVM_SYSTEM_TIME:
+	case MSR_KVM_SYSTEM_TIME_NEW:
+		*value = v->clock.msr;
+		return !pv_has(v, index == MSR_KVM_SYSTEM_TIME ? KVM_FEATURE_CLOCKSOURCE
+							       : KVM_FEATURE_CLOCKSOURCE2);
+	default:
+		return 1;
+	}
+}
+
+static u64 platform_get_tpr(void *owner)
+{
+	struct vcpu *v = owner;
+
+	return v->lapic ? lapic_tpr_get(v->lapic) : v->cpu->cr8;
+}
+
+/* DIFFERS: without interrupt controllers in the VM, a write of CR8 gives no KVM_EXIT_SET_TPR: cr8 is read from kvm_run at the next exit. */
+static void platform_set_tpr(void *owner, u64 tpr)
+{
+	struct vcpu *v = owner;
+
+	if (!v->lapic) {
+		v->cpu->cr8 = tpr;
+		return;
+	}
+	lapic_tpr_set(v->lapic, tpr);
+	look_for_irq(v);
+}
+
+static bool pv_offered(const struct vcpu *v, unsigned feature)
+{
+	return v->lapic && x86_cpuid_has(v->cpu, KVM_CPUID_FEATURES, 0, 0, feature);
+}
+
+static void kick_cpu(struct vcpu *v, u32 apic_id)
+{
+	struct vcpu *target = vm_vcpu_by_apic_id(v->vm, apic_id);
+
+	if (!target)
+		return;
+	__atomic_store_n(&target->unhalted, true, __ATOMIC_RELEASE);
+	vcpu_kick(target);
+}
+
+/* KVM_HC_SEND_IPI: a bitmap of 128 APIC IDs from @min; returns how many took it. */
+static u64 send_ipi(struct vcpu *v, const u64 bitmap[2], u64 min, u64 icr)
+{
+	u64 count = 0;
+
+	for (unsigned i = 0; i < 128; i++) {
+		u64 id = min + i;
+
+		if (!(bitmap[i / 64] >> (i % 64) & 1) || id > 0xfe)
+			continue;
+		if (irqchip_msi(v->vm->irqchip, MSI_ADDRESS | id << MSI_ID_SHIFT,
+				icr & ICR_MODE_VECTOR) > 0)
+			count++;
+	}
+	return count;
+}
+
+static int platform_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
+{
+	struct vcpu *v = owner;
+
+	*result = -(u64)KVM_ENOSYS;
+	if (v->cpu->cpl) {
+		*result = -(u64)KVM_EPERM;
+	} else if (nr == KVM_HC_VAPIC_POLL_IRQ) {
+		*result = 0;
+	} else if (nr == KVM_HC_KICK_CPU && pv_offered(v, KVM_FEATURE_PV_UNHALT)) {
+		kick_cpu(v, arg[1]);
+		*result = 0;
+	} else if (nr == KVM_HC_SEND_IPI && pv_offered(v, KVM_FEATURE_PV_SEND_IPI)) {
+		*result = send_ipi(v, arg, arg[2], arg[3]);
+	}
+	return 0;
+}
+
+static void platform_log(void *owner, const char *what, u64 a, u64 b)
+{
+	struct vcpu *v = owner;
+	u64 second = timer_now() / 1000000000;
+
+	if (v->log_second != second) {
+		if (v->log_count > LOG_LINES_PER_SECOND)
+			fprintf(stderr, "anykvm: vcpu %u: %llu more such lines\n", v->id,
+				(unsigned long long)(v->log_count - LOG_LINES_PER_SECOND));
+		v->log_second = second;
+		v->log_count = 0;
+	}
+	if (v->log_count++ < LOG_LINES_PER_SECOND)
+		fprintf(stderr, "anykvm: vcpu %u: %s 0x%llx 0x%llx at rip 0x%llx, mode 0x%x\n",
+			v->id, what, (unsigned long long)a, (unsigned long long)b,
+			(unsigned long long)v->cpu->rip, v->cpu->mode);
+}
+
+const struct x86_platform vcpu_platform = {
+	.mmio = platform_mmio,
+	.io = platform_io,
+	.rdmsr = platform_rdmsr,
+	.wrmsr = platform_wrmsr,
+	.get_tpr = platform_get_tpr,
+	.set_tpr = platform_set_tpr,
+	.hypercall = platform_hypercall,
+	.log = platform_log,
+};

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* KVM_RUN: complete what user space answered, inject events, run, and tell why it ended. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+
+#include "cpu/x86/event.h"
+#include "cpu/x86/mode.h"
+#include "kvm/kvm.h"
+
+/* With KVM_SET_SIGNAL_MASK: signals that may end KVM_RUN are those pending outside the mask. */
+static bool signal_waits(const struct vcpu *v)
+{
+	sigset_t pending;
+
+	if (sigpending(&pending))
+		return false;
+	for (int sig = 1; sig <= 64; sig++) {
+		if (sigismember(&pending, sig) == 1 && sigismember(&v->sigmask, sig) != 1)
+			return true;
+	}
+	return false;
+}
+
+long vcpu_interrupted(struct vcpu *v)
+{
+	if (likely(!__atomic_load_n(&v->run->immediate_exit, __ATOMIC_RELAXED)) &&
+	    likely(!v->sigmask_active || !signal_waits(v)))
+		return 1;
+	return -EINTR;
+}
+
+static long interrupted_exit(struct vcpu *v)
+{
+	v->run->exit_reason = KVM_EXIT_INTR;
+	return -EINTR;
+}
+
+static bool init_or_sipi_came(struct vcpu *v)
+{
+	return v->sipi_due || (v->lapic && lapic_has_event(v->lapic));
+}
+
+/* A halted vCPU, or one that waits for SIPI. */
+static bool runnable(struct vcpu *v)
+{
+	vcpu_accept_events(v);
+	if ((v->mp_state == KVM_MP_STATE_HALTED || v->mp_state == KVM_MP_STATE_AP_RESET_HOLD) &&
+	    vcpu_has_wakeup(v)) {
+		__atomic_store_n(&v->unhalted, false, __ATOMIC_RELEASE);
+		v->mp_state = KVM_MP_STATE_RUNNABLE;
+	}
+	return v->mp_state == KVM_MP_STATE_RUNNABLE;
+}
+
+/* A processor that never had INIT: the kernel waits for an event and asks to be called again. */
+static long run_uninitialized(struct vcpu *v)
+{
+	if (v->run->immediate_exit)
+		return -EINTR;
+	if (vcpu_sleep(v, init_or_sipi_came) < 0)
+		return interrupted_exit(v);
+	vcpu_accept_events(v);
+	return -EAGAIN;
+}
+
+/* 1: again, 0: exit to user space. */
+static long enter(struct vcpu *v)
+{
+	enum engine_exit how;
+
+	__atomic_store_n(&v->in_guest, true, __ATOMIC_SEQ_CST);
+	vm_tick_start(v->vm);
+	how = engine_run(v->engine);
+	__atomic_store_n(&v->in_guest, false, __ATOMIC_RELEASE);
+	return how == ENGINE_KICKED ? 1 : vcpu_exit(v);
+}
+
+/* User space has the interrupt controller and wants to know when it can inject. */
+static bool window_exit(struct vcpu *v)
+{
+	if (likely(v->lapic || !v->run->request_interrupt_window))
+		return false;
+	if (!vcpu_irq_window_open(v)) {
+		v->cpu->irq_waiting = true;
+		return false;
+	}
+	v->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
+	return true;
+}
+
+static long run_loop(struct vcpu *v)
+{
+	long r = 1;
+
+	while (r > 0) {
+		/* What is set after this line is seen by engine_run(); what was set before, below. */
+		__atomic_store_n(&v->cpu->kick, 0, __ATOMIC_SEQ_CST);
+		if (vcpu_interrupted(v) < 0)
+			return interrupted_exit(v);
+		vcpu_accept_events(v);
+		if (unlikely(v->mp_state != KVM_MP_STATE_RUNNABLE)) {
+			if (vcpu_sleep(v, runnable) < 0)
+				return interrupted_exit(v);
+			continue;
+		}
+		if (vcpu_inject(v) != X86_OK) {
+			r = vcpu_exit(v);
+			continue;
+		}
+		if (window_exit(v))
+			return 0;
+		if (unlikely(__atomic_exchange_n(&v->clock_stale, false, __ATOMIC_ACQ_REL)))
+			vcpu_clock_write(v);
+		r = enter(v);
+	}
+	return r;
+}
+
+/* KVM_CAP_SYNC_REGS: registers through the run page. */
+static int sync_in(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	struct kvm_sync_regs *s = &run->s.regs;
+	int r = 0;
+
+	if ((run->kvm_valid_regs | run->kvm_dirty_regs) & ~KVM_SYNC_X86_VALID_FIELDS)
+		return -EINVAL;
+	if (run->kvm_dirty_regs & KVM_SYNC_X86_REGS)
+		regs_set(v, &s->regs);
+	if (run->kvm_dirty_regs & KVM_SYNC_X86_SREGS)
+		r = sregs_set(v, &s->sregs);
+	if (!r && run->kvm_dirty_regs & KVM_SYNC_X86_EVENTS)
+		r = events_set(v, &s->events);
+	run->kvm_dirty_regs = 0;
+	return r ? -EINVAL : 0;
+}
+
+static void sync_out(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	struct kvm_sync_regs *s = &run->s.regs;
+
+	if (run->kvm_valid_regs & KVM_SYNC_X86_REGS)
+		regs_get(v, &s->regs);
+	if (run->kvm_valid_regs & KVM_SYNC_X86_SREGS)
+		sregs_get(v, &s->sregs);
+	if (run->kvm_valid_regs & KVM_SYNC_X86_EVENTS)
+		events_get(v, &s->events);
+}
+
+static void post_run(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+
+	run->if_flag = v->cpu->f.intr;
+	run->cr8 = v->lapic ? lapic_tpr_get(v->lapic) : v->cpu->cr8;
+	run->apic_base = vcpu_apic_base(v);
+	run->ready_for_interrupt_injection = v->lapic || vcpu_irq_window_open(v);
+	if (unlikely(run->kvm_valid_regs))
+		sync_out(v);
+}
+
+/* In the order of kvm_arch_vcpu_ioctl_run(). */
+static long run_checked(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	int r;
+
+	run->flags = 0;
+	if (unlikely(v->mp_state == KVM_MP_STATE_UNINITIALIZED))
+		return run_uninitialized(v);
+	if (unlikely(run->kvm_valid_regs || run->kvm_dirty_regs)) {
+		r = sync_in(v);
+		if (r)
+			return r;
+	}
+	if (!v->lapic) {
+		if (run->cr8 > 15)
+			return -EINVAL;
+		v->cpu->cr8 = run->cr8;
+	}
+	if (v->exit_due)
+		vcpu_exit_complete(v);
+	if (run->immediate_exit) {
+		/* DIFFERS: the interrupted instruction is completed by the next KVM_RUN, not by this one. */
+		return -EINTR;
+	}
+	run->exit_reason = KVM_EXIT_UNKNOWN;
+	v->has_run = true;
+	return run_loop(v);
+}
+
+long vcpu_run(struct vcpu *v)
+{
+	sigset_t old;
+	long r;
+
+	if (likely(!v->sigmask_active)) {
+		r = run_checked(v);
+		post_run(v);
+		return r;
+	}
+	/* No handler of a masked signal may run; the others stay as they are, and pending ones are found. */
+	pthread_sigmask(SIG_BLOCK, &v->sigmask, &old);
+	r = run_checked(v);
+	post_run(v);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return r;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Looking after virtual processors in guest code: immediate_exit and blocked signals end KVM_RUN. */
+#include "kvm/kvm.h"
+
+/*
+ * The kernel sees a signal the moment it is sent. Here a handler of the program that runs in the middle
+ * of guest code can only leave a mark, immediate_exit, which the VM's timer thread looks for while any
+ * vCPU is in guest code; so does whoever waits with KVM_SET_SIGNAL_MASK for a blocked signal.
+ *
+ * DIFFERS: a signal whose handler does not set immediate_exit does not end KVM_RUN while guest code
+ * runs, and one that does is noticed within 10 ms.
+ */
+#define TICK_NS 10000000ull
+
+/* Whether some vCPU is in guest code; kicks those that have to come out. */
+static bool tick_look(struct vm *vm)
+{
+	bool any = false;
+
+	for (unsigned i = 0, n = vm_vcpus(vm); i < n; i++) {
+		struct vcpu *v = vm->vcpu[i];
+
+		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
+			continue;
+		any = true;
+		if (v->sigmask_active || __atomic_load_n(&v->run->immediate_exit, __ATOMIC_RELAXED))
+			engine_kick(v->engine);
+	}
+	return any;
+}
+
+static void tick_fire(struct timer *t)
+{
+	struct vm *vm = container_of(t, struct vm, tick);
+
+	if (!tick_look(vm)) {
+		__atomic_store_n(&vm->tick_armed, false, __ATOMIC_SEQ_CST);
+		/* Who entered meanwhile saw the tick armed. */
+		if (!tick_look(vm) || __atomic_exchange_n(&vm->tick_armed, true, __ATOMIC_SEQ_CST))
+			return;
+	}
+	timer_arm(t, timer_now() + TICK_NS);
+}
+
+int vm_tick_init(struct vm *vm)
+{
+	return timer_init(&vm->tick, vm->timers, tick_fire);
+}
+
+/* After in_guest was set. */
+void vm_tick_start(struct vm *vm)
+{
+	if (likely(__atomic_load_n(&vm->tick_armed, __ATOMIC_SEQ_CST)))
+		return;
+	if (!__atomic_exchange_n(&vm->tick_armed, true, __ATOMIC_SEQ_CST))
+		timer_arm(&vm->tick, timer_now() + TICK_NS);
+}

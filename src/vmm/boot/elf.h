@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* ELF kernels: program headers to guest memory, and the PVH entry from the notes. */
+#ifndef VMM_BOOT_ELF_H
+#define VMM_BOOT_ELF_H
+
+#include "vmm/ram.h"
+#include "vmm/why.h"
+
+struct elf_image {
+	const u8 *data;
+	size_t size;
+	bool is64;
+	u64 entry; /* e_entry */
+	u64 phoff;
+	unsigned phentsize;
+	unsigned phnum;
+	bool has_pvh;
+	u32 pvh_entry; /* physical, 32-bit protected mode */
+};
+
+bool elf_is(const u8 *data, size_t size);
+
+/* Check the headers and look for the note; @image points into @data. 0 or -EINVAL. */
+int elf_parse(struct elf_image *image, const u8 *data, size_t size, struct why *why);
+
+/* Copy the segments; *end is the first byte after all of them. 0 or -EINVAL. */
+int elf_load(const struct elf_image *image, const struct ram *ram, gpa_t *end, struct why *why);
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* A kernel, its initrd and its command line into guest memory. */
+#ifndef VMM_BOOT_LOAD_H
+#define VMM_BOOT_LOAD_H
+
+#include "vmm/boot/bzimage.h"
+#include "vmm/ram.h"
+
+/* Where the loader puts what it hands to the kernel: all below 640 KiB. */
+#define BOOT_GDT_AT	 0x500
+#define BOOT_START_AT	 0x6000 /* hvm_start_info, module list, memory map */
+#define BOOT_PARAMS_AT	 0x7000 /* struct boot_params */
+#define BOOT_PAGES_AT	 0x9000 /* six page tables */
+#define BOOT_CMDLINE_AT	 0x20000
+#define BOOT_CMDLINE_MAX 0x10000
+
+/* Read once; loaded again after each reset. */
+struct kernel {
+	u8 *elf; /* owned */
+	size_t elf_size;
+	struct setup_header header; /* zero where the file was no bzImage */
+	const char *path;
+};
+
+int kernel_read(struct kernel *kernel, const char *path, struct why *why);
+void kernel_free(struct kernel *kernel);
+
+struct boot_request {
+	const struct kernel *kernel;
+	const u8 *initrd; /* NULL: none */
+	size_t initrd_size;
+	const char *cmdline;
+	gpa_t rsdp;
+};
+
+enum boot_mode {
+	BOOT_PVH,    /* 32-bit flat protected mode, EBX = hvm_start_info */
+	BOOT_LONG64, /* 64-bit mode, identity-mapped below 4 GiB, RSI = boot_params */
+};
+
+struct boot_entry {
+	enum boot_mode mode;
+	u64 rip;
+	u64 argument;
+};
+
+/* 0, or -EINVAL with the reason. */
+int boot_load(const struct ram *ram, const struct boot_request *request, struct boot_entry *entry,
+	      struct why *why);
+
+/* The two ways in; @initrd is where boot_load() put it. */
+void pvh_prepare(const struct ram *ram, const struct boot_request *request, gpa_t initrd);
+void linux64_prepare(const struct ram *ram, const struct boot_request *request, gpa_t initrd);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Running one virtual processor: KVM_RUN, and a table of what follows from each exit. */
+#include "vmm/exits.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void exits_end(struct exits *x, enum vm_end how)
+{
+	int running = VM_RUNNING;
+
+	atomic_compare_exchange_strong(&x->end, &running, (int)how);
+}
+
+void exits_fail(struct exits *x, int status, const char *format, ...)
+{
+	va_list args;
+
+	if (atomic_load(&x->end) != VM_RUNNING)
+		return;
+	va_start(args, format);
+	vsnprintf(x->why.text, sizeof(x->why.text), format, args);
+	va_end(args);
+	x->status = status;
+	exits_end(x, VM_FAILED);
+}
+
+static void exit_io(struct exits *x, struct kvm_run *run)
+{
+	u8 *data = (u8 *)run + run->io.data_offset;
+
+	for (u32 i = 0; i < run->io.count; i++)
+		x->ops->io(x->owner, run, data + (size_t)i * run->io.size);
+}
+
+static void exit_mmio(struct exits *x, struct kvm_run *run)
+{
+	x->ops->mmio(x->owner, run);
+}
+
+static void exit_hlt(struct exits *x, struct kvm_run *run)
+{
+	(void)run;
+	if (x->ops->halt_ends)
+		exits_end(x, VM_POWEROFF);
+	else
+		exits_fail(x, STATUS_UNEXPECTED,
+			   "the device gave KVM_EXIT_HLT although it has the "
+			   "interrupt controllers; report this");
+}
+
+static void exit_shutdown(struct exits *x, struct kvm_run *run)
+{
+	(void)run;
+	exits_end(x, VM_TRIPLE_FAULT);
+}
+
+static void exit_fail_entry(struct exits *x, struct kvm_run *run)
+{
+	exits_fail(x, STATUS_ENTRY,
+		   "the processor cannot be entered (KVM_EXIT_FAIL_ENTRY, reason 0x%llx); the "
+		   "state that the guest made is invalid",
+		   (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+}
+
+static void exit_internal(struct exits *x, struct kvm_run *run)
+{
+	struct kvm_regs regs = { 0 };
+
+	kvmdev_ioctl_ptr(x->cpu->machine->dev, x->cpu->fd, KVM_GET_REGS, &regs);
+	exits_fail(x, STATUS_INTERNAL,
+		   "the device gave up at RIP 0x%llx (KVM_EXIT_INTERNAL_ERROR, suberror %u%s)",
+		   (unsigned long long)regs.rip, run->internal.suberror,
+		   run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION
+			   ? ": an instruction that it cannot emulate"
+			   : "");
+}
+
+static void exit_system_event(struct exits *x, struct kvm_run *run)
+{
+	switch (run->system_event.type) {
+	case KVM_SYSTEM_EVENT_SHUTDOWN:
+		exits_end(x, VM_POWEROFF);
+		break;
+	case KVM_SYSTEM_EVENT_RESET:
+		exits_end(x, VM_RESET);
+		break;
+	default:
+		exits_fail(x, STATUS_CRASHED, "the guest reports that it crashed (system event %u)",
+			   run->system_event.type);
+	}
+}
+
+/* Something to look at and go on with: a signal, or a window that was not asked for. */
+static void exit_nothing(struct exits *x, struct kvm_run *run)
+{
+	(void)x;
+	(void)run;
+}
+
+static const struct exit_row {
+	const char *name;
+	void (*handle)(struct exits *x, struct kvm_run *run); /* NULL: not expected here */
+} exit_rows[EXIT_REASONS] = {
+	[KVM_EXIT_UNKNOWN] = { "unknown", NULL },
+	[KVM_EXIT_EXCEPTION] = { "exception", NULL },
+	[KVM_EXIT_IO] = { "io", exit_io },
+	[KVM_EXIT_DEBUG] = { "debug", NULL },
+	[KVM_EXIT_HLT] = { "hlt", exit_hlt },
+	[KVM_EXIT_MMIO] = { "mmio", exit_mmio },
+	[KVM_EXIT_IRQ_WINDOW_OPEN] = { "irq-window-open", exit_nothing },
+	[KVM_EXIT_SHUTDOWN] = { "shutdown", exit_shutdown },
+	[KVM_EXIT_FAIL_ENTRY] = { "fail-entry", exit_fail_entry },
+	[KVM_EXIT_INTR] = { "intr", exit_nothing },
+	[KVM_EXIT_SET_TPR] = { "set-tpr", exit_nothing },
+	[KVM_EXIT_INTERNAL_ERROR] = { "internal-error", exit_internal },
+	[KVM_EXIT_SYSTEM_EVENT] = { "system-event", exit_system_event },
+	[KVM_EXIT_IOAPIC_EOI] = { "ioapic-eoi", exit_nothing },
+	[KVM_EXIT_X86_RDMSR] = { "x86-rdmsr", NULL },
+	[KVM_EXIT_X86_WRMSR] = { "x86-wrmsr", NULL },
+};
+
+const char *exit_name(u32 reason)
+{
+	return reason < EXIT_REASONS ? exit_rows[reason].name : NULL;
+}
+
+static void exit_serve(struct exits *x)
+{
+	struct kvm_run *run = x->cpu->run;
+	const u32 reason = run->exit_reason;
+
+	if (reason >= EXIT_REASONS || !exit_rows[reason].handle) {
+		exits_fail(x, STATUS_UNEXPECTED,
+			   "the device gave exit %u (%s), which this board "
+			   "does not know",
+			   reason, exit_name(reason) ? exit_name(reason) : "?");
+		return;
+	}
+	x->counts[reason]++;
+	exit_rows[reason].handle(x, run);
+}
+
+void exits_run(struct exits *x)
+{
+	const struct kvmdev *dev = x->cpu->machine->dev;
+
+	while (atomic_load_explicit(&x->end, memory_order_relaxed) == VM_RUNNING) {
+		const int r = kvmdev_ioctl(dev, x->cpu->fd, KVM_RUN, 0);
+
+		if (r == 0)
+			exit_serve(x);
+		else if (r == -EINTR || r == -EAGAIN)
+			x->signals++;
+		else
+			exits_fail(x, STATUS_INTERNAL, "the device %s refuses KVM_RUN: %s",
+				   dev->path, strerror(-r));
+	}
+}

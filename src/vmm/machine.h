@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* A virtual machine and its processors, as the KVM API makes them. */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include <linux/kvm.h>
+
+#include "vmm/kvmdev.h"
+#include "vmm/ram.h"
+
+struct machine {
+	const struct kvmdev *dev;
+	const struct ram *ram;
+	int fd;
+	size_t run_size;
+	bool has_irqchip;
+};
+
+struct processor {
+	struct machine *machine;
+	int fd;
+	unsigned index;
+	struct kvm_run *run;
+};
+
+/* @with_irqchip: interrupt controllers and timer in the device; without, HLT is an exit. 0 or -errno. */
+int machine_create(struct machine *vm, const struct kvmdev *dev, const struct ram *ram,
+		   bool with_irqchip, struct why *why);
+void machine_destroy(struct machine *vm); /* after its vCPUs */
+
+int machine_irq_line(const struct machine *vm, unsigned gsi, int level);
+
+/* @cpu: as --cpu gives it. The registers are those of a reset. */
+int processor_create(struct processor *cpu, struct machine *vm, unsigned index, unsigned count,
+		     const char *model, struct why *why);
+void processor_destroy(struct processor *cpu);
+
+struct boot_entry;
+
+/* Ready to enter a kernel that boot_load() has put into memory. */
+int processor_enter_kernel(struct processor *cpu, const struct boot_entry *entry, struct why *why);
+
+/* Real mode at @address (below 1 MiB): CS = address >> 4, IP = address & 15, all else as small as it gets. */
+int processor_enter_flat(struct processor *cpu, u32 address, struct why *why);
+
+/* A request of a VM or vCPU descriptor that must succeed: @name goes into the line. */
+int machine_request(const struct machine *vm, int fd, unsigned long request, const void *argument,
+		    const char *name, struct why *why);
+
+#endif

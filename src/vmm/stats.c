@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Counters of a KVM descriptor, in the binary form of KVM_GET_STATS_FD. */
+#include "vmm/stats.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <linux/kvm.h>
+
+#include "base/types.h"
+#include "vmm/say.h"
+
+#define NAME_MAX_SIZE 256
+#define DESC_MAX      4096
+
+static void stat_print(int fd, const struct kvm_stats_header *h, const struct kvm_stats_desc *d,
+		       const char *label)
+{
+	u64 value;
+
+	/* Histograms have more than one value. */
+	if (d->size != 1 || pread(fd, &value, 8, (off_t)h->data_offset + d->offset) != 8 || !value)
+		return;
+	say("%s %.*s %llu", label, (int)h->name_size, d->name, (unsigned long long)value);
+}
+
+static void stats_read(int fd, const char *label)
+{
+	struct kvm_stats_header h;
+	size_t stride;
+	struct kvm_stats_desc *d;
+
+	if (pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.name_size > NAME_MAX_SIZE ||
+	    h.num_desc > DESC_MAX)
+		return;
+	stride = sizeof(*d) + h.name_size;
+	d = malloc(stride);
+	for (u32 i = 0; d && i < h.num_desc; i++)
+		if (pread(fd, d, stride, (off_t)(h.desc_offset + i * stride)) == (ssize_t)stride)
+			stat_print(fd, &h, d, label);
+	free(d);
+}
+
+void stats_print(const struct kvmdev *dev, int fd, const char *label)
+{
+	int stats = kvmdev_ioctl(dev, fd, KVM_GET_STATS_FD, 0);
+
+	if (stats < 0)
+		return;
+	stats_read(stats, label);
+	close(stats);
+}

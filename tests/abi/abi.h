@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The KVM API through four functions, so that the same cases run on the library and on a device. */
+#ifndef TESTS_ABI_H
+#define TESTS_ABI_H
+
+#include <linux/kvm.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct abi_ops {
+	const char *name;
+	int (*open)(const char *path, int flags);
+	int (*ioctl)(int fd, unsigned long request, ...);
+	void *(*mmap)(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
+	int (*close)(int fd);
+};
+
+/* One backend under test: what it answered, in the order of the cases. */
+struct abi {
+	const struct abi_ops *ops;
+	const char *group;
+	unsigned n;
+	long got[1024];
+	int sys;
+};
+
+#define ABI_OK 0x7fffffffL /* expected: any value >= 0 */
+
+/* Record one answer: @got as from abi_ioctl(). The first backend's is compared with @expected. */
+void abi_case(struct abi *a, const char *name, long expected, long got);
+
+/* >= 0 or -errno. */
+long abi_ioctl(struct abi *a, int fd, unsigned long request, unsigned long arg);
+#define IOCTL(a, fd, request, arg) abi_ioctl(a, fd, request, (unsigned long)(arg))
+
+/* A pointer into a page that is not mapped. */
+void *abi_bad_pointer(void);
+
+/* A VM and, unless @vcpu is NULL, vCPU 0; ends the program when that fails. */
+int abi_vm(struct abi *a, int *vcpu);
+void abi_close(struct abi *a, int fd);
+struct kvm_run *abi_run_page(struct abi *a, int vcpu);
+
+/* One page of guest memory at 0 with @code, and vCPU 0 in real mode at address 0; returns the page. */
+uint8_t *abi_code(struct abi *a, int vm, int vcpu, const void *code, size_t len);
+
+void abi_system_cases(struct abi *a);
+void abi_vm_cases(struct abi *a);
+void abi_memory_cases(struct abi *a);
+void abi_vcpu_cases(struct abi *a);
+void abi_state_cases(struct abi *a);
+void abi_chip_cases(struct abi *a);
+void abi_run_cases(struct abi *a);
+/* These need to know that it is the library. */
+void abi_library_cases(struct abi *a);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Real mode: prints a word and powers off. */
+#include "flat.inc"
+
+	entry
+	movw $text, %si
+	movw $UART, %dx
+2:
+	lodsb
+	testb %al, %al
+	jz 3f
+	outb %al, %dx
+	jmp 2b
+3:
+	poweroff
+text:
+	.asciz "hello\n"

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Make an initramfs of a static busybox and a script, for tests and measurements; and find a kernel.
+"""usage: tools/initrd.py OUTPUT < SCRIPT"""
+
+import gzip
+import os
+import sys
+
+BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
+
+
+def busybox():
+    """The host's busybox, or None."""
+    return next((p for p in BUSYBOX if os.path.exists(p)), None)
+
+
+def entry(name, mode, data=b"", rdev=(0, 0), ino=0):
+    """One entry of a newc archive."""
+    path = name.encode() + b"\0"
+    fields = [ino, mode, 0, 0, 1, 0, len(data), 0, 0, rdev[0], rdev[1], len(path), 0]
+    head = b"070701" + b"".join(b"%08x" % f for f in fields) + path
+    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+
+
+def make(path, script):
+    """Write the archive: /bin/busybox, /dev/console, /tmp, /proc and the script as /init."""
+    with open(busybox(), "rb") as f:
+        program = f.read()
+    parts = [entry(name, 0o40755, ino=number)
+             for number, name in enumerate(("bin", "dev", "proc", "tmp"), 1)]
+    parts += [entry("dev/console", 0o20600, rdev=(5, 1), ino=5),
+              entry("bin/busybox", 0o100755, program, ino=6),
+              entry("init", 0o100755, script, ino=7), entry("TRAILER!!!", 0)]
+    with gzip.open(path, "wb", compresslevel=1) as f:
+        f.write(b"".join(parts))
+
+
+def cached_kernel():
+    """The newest kernel that `anykvm fetch` has put into the cache, or None."""
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anykvm")
+    found = []
+    for folder, _, names in os.walk(cache):
+        found += [os.path.join(folder, n) for n in names if n.startswith("vmlinuz")]
+    return max(found, key=os.path.getmtime, default=None)
+
+
+if __name__ == "__main__":
+    make(sys.argv[1], sys.stdin.buffer.read())
