@@ -71,12 +71,22 @@ int kvmdev_ioctl(const struct kvmdev *dev, int fd, unsigned long request, unsign
 	return r < 0 ? -errno : r;
 }
 
+static void counters_print(const struct kvmdev *dev, int fd, const char *label)
+{
+	int stats = kvmdev_ioctl(dev, fd, KVM_GET_STATS_FD, 0);
+
+	if (stats < 0)
+		return;
+	stats_print(stats, label);
+	close(stats);
+}
+
 void kvmdev_print_counters(const struct kvmdev *dev, int vm, int vcpu)
 {
 	if (dev->ops == &ours) {
 		anykvm_print_counters(vm, stderr);
 		return;
 	}
-	stats_print(dev, vm, "vm");
-	stats_print(dev, vcpu, "vcpu");
+	counters_print(dev, vm, "vm");
+	counters_print(dev, vcpu, "vcpu");
 }

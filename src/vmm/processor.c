@@ -21,6 +21,8 @@
 
 #define MSR_MISC_ENABLE	  0x1a0
 #define MSR_MTRR_DEF_TYPE 0x2ff
+#define MSR_HWCR	  0xc0010015
+#define HWCR_TSC_P0	  0x1000000ull /* the TSC counts at the nominal frequency */
 #define MISC_FAST_STRING  1ull
 #define MTRR_ENABLED_WB	  0x806ull
 
@@ -71,6 +73,7 @@ static void msrs_set(struct processor *cpu)
 	static const struct kvm_msr_entry firmware[] = {
 		{ .index = MSR_MISC_ENABLE, .data = MISC_FAST_STRING },
 		{ .index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED_WB },
+		{ .index = MSR_HWCR, .data = HWCR_TSC_P0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(firmware); i++) {

@@ -3,7 +3,7 @@
 #ifndef VMM_REPORT_H
 #define VMM_REPORT_H
 
-#include "vmm/board.h"
+#include "vmm/config.h"
 #include "vmm/exits.h"
 
 struct report {

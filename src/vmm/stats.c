@@ -24,7 +24,7 @@ static void stat_print(int fd, const struct kvm_stats_header *h, const struct kv
 	say("%s %.*s %llu", label, (int)h->name_size, d->name, (unsigned long long)value);
 }
 
-static void stats_read(int fd, const char *label)
+void stats_print(int fd, const char *label)
 {
 	struct kvm_stats_header h;
 	size_t stride;
@@ -39,14 +39,4 @@ static void stats_read(int fd, const char *label)
 		if (pread(fd, d, stride, (off_t)(h.desc_offset + i * stride)) == (ssize_t)stride)
 			stat_print(fd, &h, d, label);
 	free(d);
-}
-
-void stats_print(const struct kvmdev *dev, int fd, const char *label)
-{
-	int stats = kvmdev_ioctl(dev, fd, KVM_GET_STATS_FD, 0);
-
-	if (stats < 0)
-		return;
-	stats_read(stats, label);
-	close(stats);
 }

@@ -3,9 +3,7 @@
 #ifndef VMM_STATS_H
 #define VMM_STATS_H
 
-#include "vmm/kvmdev.h"
-
-/* Print each counter that is not zero: "label name value". Nothing where the device has none. */
-void stats_print(const struct kvmdev *dev, int fd, const char *label);
+/* @fd: what KVM_GET_STATS_FD gave. Print each counter that is not zero: "label name value". */
+void stats_print(int fd, const char *label);
 
 #endif

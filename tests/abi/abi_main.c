@@ -192,6 +192,8 @@ int main(int argc, char **argv)
 			want_device = true;
 			if (i + 1 < argc)
 				device = argv[++i];
+		} else if (!strcmp(argv[i], "--open-only")) {
+			return anykvm_open("/dev/kvm", 0) < 0 ? errno : 0;
 		} else {
 			fprintf(stderr, "usage: %s [--device [PATH]]\n", argv[0]);
 			return 2;

@@ -206,8 +206,8 @@ static long set_region(struct abi *a, int vm, __u32 slot, __u32 flags, __u64 gpa
 
 void abi_memory_cases(struct abi *a)
 {
-	uint8_t *p = mmap(NULL, 0x10000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			  0);
+	uint8_t *p =
+		mmap(NULL, 0x10000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int vm = abi_vm(a, NULL);
 
 	abi_case(a, "create", 0, set_region(a, vm, 0, 0, 0, 0x4000, p));

@@ -2,7 +2,7 @@
 /* Reading and writing guest memory at linear addresses: RAM by host address, the rest as devices. */
 #include "cpu/x86/access.h"
 #include "base/bulk.h"
-#include "cpu/x86/event.h"
+#include "cpu/x86/raise.h"
 #include "cpu/x86/mode.h"
 
 /* One or two pieces of an operand, cut at the page boundary. */
@@ -118,6 +118,20 @@ struct unaligned64 {
 	u64 v;
 } __attribute__((packed, may_alias));
 
+/* Frames and descriptors: REP MOVSB takes longer to start than they take to copy. */
+static inline void block_copy(u8 *dst, const u8 *src, unsigned size)
+{
+	if (size > 128) {
+		bulk_copy(dst, src, size);
+		return;
+	}
+	for (; size >= 8; size -= 8, dst += 8, src += 8)
+		((volatile struct unaligned64 *)dst)->v =
+			((const volatile struct unaligned64 *)src)->v;
+	for (; size; size--)
+		*(volatile u8 *)dst++ = *(const volatile u8 *)src++;
+}
+
 /* Register-sized data moves with one load and one store, so that other processors see no halves. */
 static inline void ram_copy(void *dst, const void *src, unsigned size)
 {
@@ -138,7 +152,7 @@ static inline void ram_copy(void *dst, const void *src, unsigned size)
 			((const volatile struct unaligned64 *)src)->v;
 		break;
 	default:
-		bulk_copy(dst, src, size);
+		block_copy(dst, src, size);
 	}
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* From operand to linear address: effective address, segment checks, and the operand and stack helpers on top. */
 #include "cpu/x86/access.h"
-#include "cpu/x86/event.h"
+#include "cpu/x86/raise.h"
 #include "cpu/x86/mode.h"
 
 u64 x86_effective(const struct x86_cpu *cpu, const struct x86_insn *insn)

@@ -9,50 +9,6 @@
 #define DR7_GD		 BIT(13)
 #define DEBUGCTL_LBR_BTF 0x3u
 
-enum x86_status x86_raise(struct x86_cpu *cpu, unsigned vector)
-{
-	cpu->exc = (struct x86_exception){ .vector = vector };
-	return X86_FAULT;
-}
-
-enum x86_status x86_raise_error(struct x86_cpu *cpu, unsigned vector, u32 error)
-{
-	cpu->exc = (struct x86_exception){ .vector = vector, .has_error = true, .error = error };
-	return X86_FAULT;
-}
-
-enum x86_status x86_raise_gp(struct x86_cpu *cpu, u32 error)
-{
-	return x86_raise_error(cpu, VEC_GP, error);
-}
-
-enum x86_status x86_raise_ud(struct x86_cpu *cpu)
-{
-	return x86_raise(cpu, VEC_UD);
-}
-
-enum x86_status x86_raise_pf(struct x86_cpu *cpu, u32 error, gva_t address)
-{
-	cpu->exc = (struct x86_exception){
-		.vector = VEC_PF,
-		.has_error = true,
-		.has_payload = true,
-		.error = error,
-		.payload = address,
-	};
-	return X86_FAULT;
-}
-
-enum x86_status x86_raise_db(struct x86_cpu *cpu, u64 dr6_bits)
-{
-	cpu->exc = (struct x86_exception){
-		.vector = VEC_DB,
-		.has_payload = true,
-		.payload = dr6_bits,
-	};
-	return X86_FAULT;
-}
-
 /* SDM table "Interrupt and Exception Classes". */
 #define CONTRIBUTORY                                                                               \
 	(BIT(VEC_DE) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_CP))

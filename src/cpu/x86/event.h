@@ -3,15 +3,7 @@
 #ifndef CPU_X86_EVENT_H
 #define CPU_X86_EVENT_H
 
-#include "cpu/x86/state.h"
-
-/* Each fills cpu->exc and returns X86_FAULT: return x86_raise_gp(cpu, 0); */
-enum x86_status x86_raise(struct x86_cpu *cpu, unsigned vector); /* no error code */
-enum x86_status x86_raise_error(struct x86_cpu *cpu, unsigned vector, u32 error);
-enum x86_status x86_raise_gp(struct x86_cpu *cpu, u32 error);
-enum x86_status x86_raise_ud(struct x86_cpu *cpu);
-enum x86_status x86_raise_pf(struct x86_cpu *cpu, u32 error, gva_t address);
-enum x86_status x86_raise_db(struct x86_cpu *cpu, u64 dr6_bits);
+#include "cpu/x86/raise.h"
 
 enum x86_event_kind {
 	EVENT_EXCEPTION, /* of the processor; rip is the faulting (or, for traps, the next) instruction */
@@ -44,16 +36,8 @@ static inline bool x86_interruptible(const struct x86_cpu *cpu)
 	return cpu->f.intr && !cpu->shadow;
 }
 
-/* To be called by whatever may open the interrupt window (sets IF, ends a shadow). */
-static inline void x86_window_opened(struct x86_cpu *cpu)
-{
-	if (cpu->irq_waiting)
-		cpu->kick = 1;
-}
-
 /* Power-on or INIT state (SDM table "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"). */
 void x86_reset(struct x86_cpu *cpu, bool init);
-
 
 /* --- inside cpu/x86 --- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The mode word and RFLAGS, computed from what they are made of. */
 #include "cpu/x86/mode.h"
-#include "cpu/x86/event.h"
+#include "cpu/x86/raise.h"
 
 /* A segment through which every legacy access of its kind is allowed and adds nothing. */
 static inline bool seg_is_flat(const struct x86_seg *s, u16 type_mask, u16 type)

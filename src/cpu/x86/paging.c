@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The guest's page tables: 32-bit, PAE, four and five levels, walked with the architecture's checks. */
 #include "cpu/x86/access.h"
-#include "cpu/x86/event.h"
+#include "cpu/x86/raise.h"
 
 #define PTE_P  BIT_ULL(0)
 #define PTE_W  BIT_ULL(1)

@@ -20,7 +20,6 @@ enum x86_status x86_load_segment(struct x86_cpu *cpu, unsigned sreg, u16 sel);
 /* Set by value as real and v8086 mode do. */
 void x86_load_segment_real(struct x86_cpu *cpu, unsigned sreg, u16 sel);
 
-
 /* --- inside cpu/x86 --- */
 
 /* Linear address of the descriptor of @sel; false: outside its table (or no LDT). */

@@ -124,7 +124,8 @@ static void patch_vex(struct emit *e, const struct decoded *d, const struct patc
 	emit8(e, p1);
 	emit8(e, p2);
 	emit8(e, d->insn.opcode);
-	emit_modrm(e, d, p, reg, rm);
+	if (d->has_modrm) /* VZEROUPPER has none */
+		emit_modrm(e, d, p, reg, rm);
 }
 
 static void patch_evex(struct emit *e, const struct decoded *d, const struct patch *p)

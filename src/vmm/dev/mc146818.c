@@ -58,6 +58,7 @@ static void clock_show(struct mc146818 *rtc)
 {
 	const time_t t = (time_t)(rtc->now() + rtc->offset);
 	struct tm tm;
+	int year;
 
 	if (rtc->cmos[REG_B] & REG_B_SET || !gmtime_r(&t, &tm))
 		return;
@@ -67,8 +68,10 @@ static void clock_show(struct mc146818 *rtc)
 	rtc->cmos[WEEKDAY] = encode(rtc, tm.tm_wday + 1);
 	rtc->cmos[DAY] = encode(rtc, tm.tm_mday);
 	rtc->cmos[MONTH] = encode(rtc, tm.tm_mon + 1);
-	rtc->cmos[YEAR] = encode(rtc, tm.tm_year % 100);
-	rtc->cmos[CENTURY] = encode(rtc, 19 + tm.tm_year / 100);
+	/* A guest may have set nonsense, also before the year 0. */
+	year = ((1900 + tm.tm_year) % 10000 + 10000) % 10000;
+	rtc->cmos[YEAR] = encode(rtc, year % 100);
+	rtc->cmos[CENTURY] = encode(rtc, year / 100);
 }
 
 static void clock_set(struct mc146818 *rtc)

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Cases that only the library has: descriptors, fork, options, nothing left behind. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "abi.h"
+#include "anykvm/anykvm.h"
+
+static unsigned entries(const char *path)
+{
+	DIR *d = opendir(path);
+	unsigned n = 0;
+
+	while (d && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	return n;
+}
+
+static long resident_kib(void)
+{
+	long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (f && fscanf(f, "%*d %ld", &pages) != 1)
+		pages = 0;
+	if (f)
+		fclose(f);
+	return pages * 4;
+}
+
+static long exit_of_child(pid_t pid)
+{
+	int status = -1;
+
+	waitpid(pid, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void fork_cases(struct abi *a)
+{
+	int vcpu, vm = abi_vm(a, &vcpu);
+	struct kvm_regs r;
+	pid_t pid = fork();
+
+	if (!pid) {
+		bool eio = IOCTL(a, vcpu, KVM_GET_REGS, &r) == -EIO &&
+			   IOCTL(a, vcpu, KVM_RUN, 0) == -EIO &&
+			   IOCTL(a, vm, KVM_CREATE_VCPU, 1) == -EIO;
+		int own = anykvm_open("/dev/kvm", O_CLOEXEC);
+
+		_exit(eio && own >= 0 && IOCTL(a, own, KVM_GET_API_VERSION, 0) == 12 &&
+				      !anykvm_close(vcpu) && !anykvm_close(vm)
+			      ? 0
+			      : 1);
+	}
+	abi_case(a, "in a child EIO, and its own open works", 0, exit_of_child(pid));
+	abi_case(a, "the parent goes on", 0, IOCTL(a, vcpu, KVM_GET_REGS, &r));
+	anykvm_close(vcpu);
+	anykvm_close(vm);
+}
+
+static void descriptor_cases(struct abi *a)
+{
+	int vcpu, vm = abi_vm(a, &vcpu), copy = dup(vcpu), file;
+	struct kvm_regs r;
+
+	abi_case(a, "dup works", 0, IOCTL(a, copy, KVM_GET_REGS, &r));
+	abi_case(a, "close of the original", 0, anykvm_close(vcpu));
+	abi_case(a, "dup still works", 0, IOCTL(a, copy, KVM_GET_REGS, &r));
+	abi_case(a, "closed number", -EBADF, IOCTL(a, vcpu, KVM_GET_REGS, &r));
+	vcpu = dup(copy);
+	anykvm_close(copy);
+	abi_case(a, "dup that was never used", 0, IOCTL(a, vcpu, KVM_GET_REGS, &r));
+	anykvm_close(vm);
+	abi_case(a, "vCPU outlives the VM's descriptor", 0, IOCTL(a, vcpu, KVM_GET_REGS, &r));
+	close(vcpu);
+	file = open("/dev/null", O_RDWR);
+	abi_case(a, "number closed behind our back", -EBADF, IOCTL(a, file, KVM_GET_REGS, &r));
+	close(file);
+	abi_case(a, "foreign descriptor", -EBADF, IOCTL(a, 0, KVM_GET_API_VERSION, 0));
+	abi_case(a, "foreign close", -1, anykvm_close(0));
+	abi_case(a, "is ours", 1, anykvm_is_ours(a->sys));
+	abi_case(a, "mmap of a system descriptor", 1,
+		 anykvm_mmap(NULL, 4096, PROT_READ, MAP_SHARED, a->sys, 0) == MAP_FAILED);
+	abi_case(a, "other path", -ENOENT, anykvm_open("/dev/null", 0) < 0 ? -errno : 0);
+	abi_case(a, "FIOCLEX", 0, fcntl(a->sys, F_GETFD) == FD_CLOEXEC ? 0 : -1);
+}
+
+static int open_with(const char *options)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		setenv("ANYKVM_OPTIONS", options, 1);
+		freopen("/dev/null", "w", stderr);
+		execl("/proc/self/exe", "abi", "--open-only", (char *)NULL);
+		_exit(99);
+	}
+	return exit_of_child(pid);
+}
+
+static void option_cases(struct abi *a)
+{
+	abi_case(a, "options: checked", 0, open_with("engine=checked"));
+	abi_case(a, "options: cpu-mask", 0, open_with("cpu-mask=x86-64-v2,engine=checked"));
+	abi_case(a, "options: unknown key", EINVAL, open_with("speed=9"));
+	abi_case(a, "options: unknown value", EINVAL, open_with("engine=warp"));
+	abi_case(a, "options: no value", EINVAL, open_with("engine"));
+}
+
+static void make_and_close(struct abi *a)
+{
+	int vm = abi_vm(a, NULL), vcpu;
+	struct kvm_pit_config config = { 0 };
+
+	IOCTL(a, vm, KVM_CREATE_IRQCHIP, 0);
+	IOCTL(a, vm, KVM_CREATE_PIT2, &config);
+	vcpu = IOCTL(a, vm, KVM_CREATE_VCPU, 0);
+	anykvm_close(vcpu);
+	anykvm_close(vm);
+}
+
+static void leftover_cases(struct abi *a)
+{
+	unsigned fds, threads;
+	long resident;
+
+	for (int i = 0; i < 50; i++)
+		make_and_close(a);
+	malloc_trim(0);
+	fds = entries("/proc/self/fd");
+	threads = entries("/proc/self/task");
+	resident = resident_kib();
+	for (int i = 0; i < 1000; i++)
+		make_and_close(a);
+	malloc_trim(0);
+	abi_case(a, "1000 VMs: descriptors", fds, entries("/proc/self/fd"));
+	abi_case(a, "1000 VMs: threads", threads, entries("/proc/self/task"));
+	abi_case(a, "1000 VMs: memory", 1, resident_kib() - resident < 1024);
+}
+
+void abi_library_cases(struct abi *a)
+{
+	a->sys = a->ops->open("/dev/kvm", O_CLOEXEC);
+	descriptor_cases(a);
+	fork_cases(a);
+	option_cases(a);
+	leftover_cases(a);
+	a->ops->close(a->sys);
+}
