@@ -163,7 +163,7 @@ void engine_state_changed(struct engine_vcpu *v)
 	v->cpu.flush.all = true;
 	v->reason = LEAVE_NONE;
 	v->step = STEP_NONE;
-	v->unshadow = v->single = false;
+	v->unshadow = v->unrf = v->single = false;
 }
 
 void engine_kick(struct engine_vcpu *v)

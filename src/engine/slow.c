@@ -137,7 +137,6 @@ bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_
 	switch (status) {
 	case X86_OK:
 		v->cpu.rip = v->cpu.next_rip;
-		v->cpu.f.rf = 0;
 		return true;
 	case X86_FAULT:
 		fault(v);
@@ -287,9 +286,9 @@ static enum block_form form_wanted(struct engine_vcpu *v)
 {
 	struct x86_cpu *cpu = &v->cpu;
 
-	if (v->single || cpu->shadow || v->hold_kick || v->step)
+	if (v->single || cpu->shadow || v->hold_kick || v->step || cpu->f.rf)
 		return FORM_SINGLE;
-	if (v->engine->options.form == ENGINE_FAST && cpu->mode & MODE_64)
+	if (v->engine->options.form == ENGINE_FAST && (cpu->mode & (MODE_64 | MODE_AC)) == MODE_64)
 		return FORM_FAST;
 	return cpu->mode & (MODE_64 | MODE_FLAT) ? FORM_CHECKED : FORM_SINGLE;
 }
@@ -330,6 +329,7 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 	v->single = false;
 	v->hold_kick = false;
 	v->unshadow = cpu->shadow;
+	v->unrf = cpu->f.rf;
 	if (form < FORM_SINGLE && !b->straddles)
 		ibtc_fill(v, rip, (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code);
 	return (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code;
@@ -343,6 +343,8 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 	v->stats.dispatches++;
 	cpu->rip = rip;
 	do {
+		if (v->unrf)
+			cpu->f.rf = v->unrf = 0;
 		if (v->unshadow) {
 			v->unshadow = false;
 			cpu->shadow = 0;

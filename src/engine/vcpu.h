@@ -113,6 +113,7 @@ struct engine_vcpu {
 	const struct x86_insn *insn; /* with LEAVE_FULL, LEAVE_BOUNCE */
 	bool in_code; /* between enter and leave */
 	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
+	bool unrf; /* RF was set for the instruction that runs */
 	bool single; /* the next instruction runs as FORM_SINGLE */
 	bool hold_kick; /* no kick before the next instruction is done: it has device answers to take */
 	bool smc; /* cache_written() killed something since the last look */

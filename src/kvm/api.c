@@ -57,8 +57,10 @@ static int system_start(void)
 		r = engine_init(&why);
 	if (r)
 		return complain("this machine cannot be used", why ? why : strerror(-r), -r);
+	chosen = o;
 	system_state.engine.form = o.form;
-
+	system_state.engine.verbose = o.counters;
+	system_state.engine.cpu_mask = chosen.cpu_mask[0] ? chosen.cpu_mask : NULL;
 	dispatch_init();
 	return 0;
 }

@@ -97,16 +97,20 @@ long vcpu_exit(struct vcpu *v)
 	return exit_internal(v);
 }
 
-/* The processor takes the answer from cpu->exit when the instruction runs again. */
+/*
+ * The answer becomes a fragment of the replay, which the processor takes when the instruction runs
+ * again; with a fragment there the engine holds a kick back until that instruction is complete.
+ */
 void vcpu_exit_complete(struct vcpu *v)
 {
-	struct x86_exit *e = &v->cpu->exit;
+	struct x86_replay *r = &v->cpu->replay;
+	const u8 *answer = v->cpu->exit.reason == X86_EXIT_IO ? pio_data(v) : v->run->mmio.data;
 
 	v->exit_due = false;
-	if (e->is_write)
+	if (!r->waiting || r->n >= X86_REPLAY_MAX)
 		return;
-	if (e->reason == X86_EXIT_IO)
-		memcpy(e->data, pio_data(v), sizeof(e->data));
-	else if (e->reason == X86_EXIT_MMIO)
-		memcpy(e->data, v->run->mmio.data, sizeof(e->data));
+	if (!r->frag[r->n].is_write)
+		memcpy(r->frag[r->n].data, answer, sizeof(r->frag[r->n].data));
+	r->n++;
+	r->waiting = false;
 }

@@ -95,7 +95,8 @@ struct vcpu {
 	bool sipi_due;
 	u8 sipi_vector;
 	struct pvclock_vcpu clock;
-	bool guest_paused; /* KVM_KVMCLOCK_CTRL */
+	u64 clock_tsc_offset; /* TSC offset for which the time page was written */
+	bool guest_paused;    /* KVM_KVMCLOCK_CTRL */
 
 	bool sigmask_active;
 	sigset_t sigmask;

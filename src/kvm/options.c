@@ -30,6 +30,13 @@ static void set_cpu_mask(struct options *o, const struct option_value *v)
 	snprintf(o->cpu_mask, sizeof(o->cpu_mask), "%s", v->value ? v->name : "");
 }
 
+static void set_counters(struct options *o, const struct option_value *v)
+{
+	o->counters = v->value;
+}
+
+static const struct option_value switch_values[] = { { "off", 0 }, { "on", 1 }, { NULL, 0 } };
+
 static const struct option_value engine_values[] = {
 	{ "checked", ENGINE_CHECKED },
 	{ "fast", ENGINE_FAST },
@@ -43,11 +50,13 @@ static const struct option_value cpu_mask_values[] = {
 static const struct option options[] = {
 	{ "engine", engine_values, "checked or fast", set_engine },
 	{ "cpu-mask", cpu_mask_values, "none, x86-64-v2, x86-64-v3 or x86-64-v4", set_cpu_mask },
+	{ "counters", switch_values, "on or off", set_counters },
 };
 
 void options_default(struct options *o)
 {
-	o->form = ENGINE_CHECKED;
+	o->form = ENGINE_FAST;
+	o->counters = false;
 	o->cpu_mask[0] = 0;
 }
 
@@ -70,7 +79,8 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 			 opt->choice);
 		return -EINVAL;
 	}
-	snprintf(why, why_size, "option \"%s\" is not known; there are engine and cpu-mask", key);
+	snprintf(why, why_size,
+		 "option \"%s\" is not known; there are engine, cpu-mask and counters", key);
 	return -EINVAL;
 }
 

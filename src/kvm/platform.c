@@ -98,6 +98,7 @@ void vcpu_clock_write(struct vcpu *v)
 				 v->cpu->tsc_khz, v->guest_paused);
 	pthread_mutex_unlock(&v->vm->clock_lock);
 	v->guest_paused = false;
+	v->clock_tsc_offset = v->cpu->tsc_offset;
 }
 
 static int wall_clock_set(struct vcpu *v, u64 value)

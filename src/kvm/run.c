@@ -89,6 +89,17 @@ static bool window_exit(struct vcpu *v)
 	return true;
 }
 
+/* The time page follows KVM_SET_CLOCK and the guest's own writes of its TSC. */
+static void clock_refresh(struct vcpu *v)
+{
+	if (likely(!__atomic_load_n(&v->clock_stale, __ATOMIC_ACQUIRE) &&
+		   v->clock_tsc_offset == v->cpu->tsc_offset))
+		return;
+	__atomic_store_n(&v->clock_stale, false, __ATOMIC_SEQ_CST);
+	v->clock_tsc_offset = v->cpu->tsc_offset;
+	vcpu_clock_write(v);
+}
+
 static long run_loop(struct vcpu *v)
 {
 	long r = 1;
@@ -110,8 +121,11 @@ static long run_loop(struct vcpu *v)
 		}
 		if (window_exit(v))
 			return 0;
-		if (unlikely(__atomic_exchange_n(&v->clock_stale, false, __ATOMIC_ACQ_REL)))
-			vcpu_clock_write(v);
+		clock_refresh(v);
+		if (unlikely(v->recheck)) {
+			v->recheck = false;
+			engine_kick(v->engine);
+		}
 		r = enter(v);
 	}
 	return r;
@@ -161,6 +175,16 @@ static void post_run(struct vcpu *v)
 		sync_out(v);
 }
 
+/*
+ * immediate_exit after a device access: the instruction is completed, and no other begins; so user
+ * space brings a vCPU to a boundary before it saves it. 0: it needs another access, and exits.
+ */
+static long complete_only(struct vcpu *v)
+{
+	__atomic_store_n(&v->cpu->kick, 1, __ATOMIC_RELAXED);
+	return enter(v);
+}
+
 /* In the order of kvm_arch_vcpu_ioctl_run(). */
 static long run_checked(struct vcpu *v)
 {
@@ -180,12 +204,13 @@ static long run_checked(struct vcpu *v)
 			return -EINVAL;
 		v->cpu->cr8 = run->cr8;
 	}
-	if (v->exit_due)
+	if (v->exit_due) {
 		vcpu_exit_complete(v);
-	if (run->immediate_exit) {
-		/* DIFFERS: the interrupted instruction is completed by the next KVM_RUN, not by this one. */
-		return -EINTR;
+		if (run->immediate_exit && !complete_only(v))
+			return 0;
 	}
+	if (run->immediate_exit)
+		return -EINTR;
 	run->exit_reason = KVM_EXIT_UNKNOWN;
 	v->has_run = true;
 	return run_loop(v);

@@ -126,18 +126,17 @@ static long create_vcpu(struct vm *vm, u32 id)
 	r = vcpu_create(vm, id, &v, &fd);
 	if (r)
 		return r;
-	vm->vcpu[vm->nvcpus] = v;
-	__atomic_store_n(&vm->nvcpus, vm->nvcpus + 1, __ATOMIC_RELEASE);
 	__atomic_add_fetch(&vm->refs, 1, __ATOMIC_RELAXED);
 	r = file_add(fd, FILE_VCPU, v, vcpu_release);
 	if (r) {
-		/* As in the kernel, a vCPU whose descriptor failed does not stay. */
-		__atomic_store_n(&vm->nvcpus, vm->nvcpus - 1, __ATOMIC_RELEASE);
 		__atomic_sub_fetch(&vm->refs, 1, __ATOMIC_RELAXED);
 		vcpu_destroy(v);
 		close(fd);
 		return r;
 	}
+	/* Published last: the timer thread looks at every vCPU that is in the list. */
+	vm->vcpu[vm->nvcpus] = v;
+	__atomic_store_n(&vm->nvcpus, vm->nvcpus + 1, __ATOMIC_RELEASE);
 	return fd;
 }
 

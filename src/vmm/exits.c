@@ -65,17 +65,33 @@ static void exit_fail_entry(struct exits *x, struct kvm_run *run)
 		   (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
 }
 
+/* The bytes of the instruction, where the device tells them. */
+static void instruction_text(const struct kvm_run *run, char *text, size_t room)
+{
+	const u64 flag = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+	size_t n = 0;
+
+	text[0] = 0;
+	if (run->emulation_failure.ndata < 1 || !(run->emulation_failure.flags & flag))
+		return;
+	for (u8 i = 0; i < run->emulation_failure.insn_size && i < 15 && n + 4 < room; i++)
+		n += (size_t)snprintf(text + n, room - n, " %02x",
+				      run->emulation_failure.insn_bytes[i]);
+}
+
 static void exit_internal(struct exits *x, struct kvm_run *run)
 {
+	const bool is_emulation = run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
 	struct kvm_regs regs = { 0 };
+	char bytes[64] = "";
 
 	kvmdev_ioctl_ptr(x->cpu->machine->dev, x->cpu->fd, KVM_GET_REGS, &regs);
+	if (is_emulation)
+		instruction_text(run, bytes, sizeof(bytes));
 	exits_fail(x, STATUS_INTERNAL,
-		   "the device gave up at RIP 0x%llx (KVM_EXIT_INTERNAL_ERROR, suberror %u%s)",
+		   "the device gave up at RIP 0x%llx (KVM_EXIT_INTERNAL_ERROR, suberror %u%s%s)",
 		   (unsigned long long)regs.rip, run->internal.suberror,
-		   run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION
-			   ? ": an instruction that it cannot emulate"
-			   : "");
+		   is_emulation ? ": an instruction that it cannot emulate" : "", bytes);
 }
 
 static void exit_system_event(struct exits *x, struct kvm_run *run)

@@ -6,11 +6,12 @@
 #include "base/types.h"
 #include "vmm/why.h"
 
-#define RAM_HOLE_START                                                                             \
-	0xc0000000ull /* low RAM ends here at the latest: APICs and firmware live above */
+#define RAM_HOLE_START	 0xc0000000ull /* low RAM ends here at the latest: APICs live above */
 #define RAM_HIGH_START	 0x100000000ull
 #define RAM_LEGACY_START 0x9fc00ull /* EBDA, video memory and BIOS of a PC: RAM that nobody uses */
 #define RAM_BIOS_START	 0xe0000ull /* ACPI tables */
+#define RAM_LOADER_END	 0x30000ull /* below: what the loader hands to a kernel */
+#define RAM_BIOS_END	 0xf0000ull
 #define RAM_LEGACY_END	 0x100000ull
 #define RAM_MIN		 0x100000ull
 

@@ -84,10 +84,9 @@ void *abi_bad_pointer(void)
 {
 	static void *p;
 
-	if (!p) {
+	/* Kept, so that nothing else comes to lie there. */
+	if (!p)
 		p = mmap(NULL, 65536, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		munmap(p, 65536);
-	}
 	return p;
 }
 

@@ -123,6 +123,53 @@ static void mmio_case(struct abi *a)
 	stop(a, &g);
 }
 
+/* immediate_exit after a device read completes the instruction and begins no other. */
+static void complete_case(struct abi *a)
+{
+	struct guest g;
+
+	/* in ax, 0x20; mov al, 0x11; hlt */
+	START(a, &g, false, 0xe5, 0x20, 0xb0, 0x11, 0xf4);
+	run(a, &g);
+	memcpy((uint8_t *)g.run + g.run->io.data_offset, "\x34\x12", 2);
+	g.run->immediate_exit = 1;
+	abi_case(a, "completion", -EINTR, run(a, &g));
+	abi_case(a, "completion: what was read", 0x1234, rax(a, &g));
+	abi_case(a, "completion: rip", 0x102, rip(a, &g));
+	g.run->immediate_exit = 0;
+	run(a, &g);
+	abi_case(a, "completion: then goes on", 0x1211, rax(a, &g));
+	stop(a, &g);
+}
+
+/* rep outsb: as many exits or counts as the backend likes, all bytes in order. */
+static void string_case(struct abi *a)
+{
+	struct kvm_regs r;
+	struct guest g;
+	char got[16] = "";
+	unsigned n = 0;
+
+	START(a, &g, false, 0xf3, 0x6e, 0xf4); /* rep outsb; hlt */
+	memcpy(g.page + 0x300, "hello", 5);
+	IOCTL(a, g.vcpu, KVM_GET_REGS, &r);
+	r.rcx = 5;
+	r.rsi = 0x300;
+	r.rdx = 0x3f8;
+	IOCTL(a, g.vcpu, KVM_SET_REGS, &r);
+	while (!run(a, &g) && g.run->exit_reason == KVM_EXIT_IO &&
+	       n + g.run->io.count < sizeof(got)) {
+		memcpy(got + n, (uint8_t *)g.run + g.run->io.data_offset, g.run->io.count);
+		n += g.run->io.count;
+	}
+	abi_case(a, "rep outsb: bytes", 0, memcmp(got, "hello", 6));
+	abi_case(a, "rep outsb: then hlt", KVM_EXIT_HLT, g.run->exit_reason);
+	IOCTL(a, g.vcpu, KVM_GET_REGS, &r);
+	abi_case(a, "rep outsb: rcx", 0, (long)r.rcx);
+	abi_case(a, "rep outsb: rsi", 0x305, (long)r.rsi);
+	stop(a, &g);
+}
+
 /* Vector 0x20 of the real-mode table goes to 0x200: mov al, 0x99; hlt. */
 static void handler_make(struct guest *g)
 {
@@ -306,6 +353,8 @@ void abi_run_cases(struct abi *a)
 	hlt_case(a);
 	io_case(a);
 	mmio_case(a);
+	complete_case(a);
+	string_case(a);
 	interrupt_case(a);
 	nmi_case(a);
 	shutdown_case(a);

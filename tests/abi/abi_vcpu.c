@@ -2,6 +2,7 @@
 /* Cases of the vCPU descriptor: registers, MSRs, CPUID, events; and of interrupt controllers. */
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -122,6 +123,34 @@ static void msr_cases(struct abi *a, int vcpu)
 	abi_case(a, "SET_MSRS none", 0, IOCTL(a, vcpu, KVM_SET_MSRS, &m));
 }
 
+/* Whoever migrates saves every MSR of the list and writes it back. */
+static void msr_list_cases(struct abi *a, int vcpu)
+{
+	struct {
+		struct kvm_msr_list head;
+		__u32 index[1024];
+	} l = { .head.nmsrs = 1024 };
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry e;
+	} m = { .head.nmsrs = 1 };
+	long unread = 0, unwritten = 0;
+
+	IOCTL(a, a->sys, KVM_GET_MSR_INDEX_LIST, &l);
+	for (unsigned i = 0; i < l.head.nmsrs; i++) {
+		m.e.index = l.index[i];
+		if (IOCTL(a, vcpu, KVM_GET_MSRS, &m) != 1) {
+			unread++;
+			printf("# %s: cannot read MSR 0x%x\n", a->ops->name, m.e.index);
+		} else if (IOCTL(a, vcpu, KVM_SET_MSRS, &m) != 1) {
+			unwritten++;
+			printf("# %s: cannot write MSR 0x%x back\n", a->ops->name, m.e.index);
+		}
+	}
+	abi_case(a, "listed MSRs that cannot be read", 0, unread);
+	abi_case(a, "listed MSRs that cannot be written back", 0, unwritten);
+}
+
 void abi_vcpu_cases(struct abi *a)
 {
 	int vcpu, vm = abi_vm(a, &vcpu);
@@ -148,6 +177,7 @@ void abi_vcpu_cases(struct abi *a)
 	abi_case(a, "X86_SETUP_MCE", 0, IOCTL(a, vcpu, KVM_X86_SETUP_MCE, &mce));
 	cpuid_cases(a, vcpu);
 	msr_cases(a, vcpu);
+	msr_list_cases(a, vcpu);
 	abi_close(a, vcpu);
 	abi_close(a, vm);
 }

@@ -8,7 +8,9 @@
 static const struct x86_cpuid_entry model[] = {
 	{ .function = 0, .eax = 0xd },
 	{ .function = 1, .ecx = 1u << 17 | 1u << 26 },
-	{ .function = 7, .flags = X86_CPUID_INDEXED, .ebx = 1u << 0 | 1u << 7 | 1u << 10 | 1u << 20,
+	{ .function = 7,
+	  .flags = X86_CPUID_INDEXED,
+	  .ebx = 1u << 0 | 1u << 7 | 1u << 10 | 1u << 20,
 	  .ecx = 1u << 2 },
 	{ .function = 0xd, .flags = X86_CPUID_INDEXED, .eax = 0xe7 },
 	{ .function = 0x80000001, .ecx = 1u << 4, .edx = 1u << 20 | 1u << 29 },

@@ -42,7 +42,8 @@ static void test_host_masks(void **state)
 	assert_true(v2.xcr0 == 3 && v2.xsave_size == 576 && !v2.xsave && !v2.avx && !v2.bmi2);
 	assert_true(v2.cx16 && v2.lahf64);
 	x86_host_cpuid(&v2, 1, 0, out);
-	assert_int_equal(out[ECX] & (1u << 12 | 1u << 25 | 0x3cu << 24), 0); /* FMA AES XSAVE.. F16C */
+	assert_int_equal(out[ECX] & (1u << 12 | 1u << 25 | 0x3cu << 24),
+			 0); /* FMA AES XSAVE.. F16C */
 	x86_host_cpuid(&v2, 0xd, 0, out);
 	assert_int_equal(out[EAX], 0);
 	assert_int_equal(x86_host_probe(&bad, "x86-64-v1", &why), -EINVAL);
@@ -61,25 +62,31 @@ static void test_hidden_and_given(void **state)
 		u8 reg, bit;
 		bool given;
 	} bits[] = {
-		{ 1, ECX, 31, true },  { 1, ECX, 21, true },  { 1, ECX, 24, true },
-		{ 1, ECX, 17, true },  { 7, EBX, 7, true },   { 7, EBX, 20, true },
-		{ 7, EBX, 0, true },   { 7, EBX, 10, true },  { 7, ECX, 2, true },
-		{ 7, ECX, 22, true },  { 6, EAX, 2, true },   { 1, ECX, 3, false },
-		{ 1, ECX, 5, false },  { 1, ECX, 27, false }, { 1, EDX, 21, false },
-		{ 7, EBX, 2, false },  { 7, EBX, 4, false },  { 7, EBX, 11, false },
-		{ 7, EBX, 14, false }, { 7, EBX, 25, false }, { 7, ECX, 3, false },
-		{ 7, ECX, 5, false },  { 7, ECX, 7, false },  { 7, ECX, 23, false },
-		{ 7, EDX, 5, false },  { 7, EDX, 24, false }, { 0x80000001, ECX, 2, false },
-		{ 0x80000001, EDX, 20, true }, { 0x80000001, EDX, 26, true },
-		{ 0x80000001, EDX, 27, true }, { 0x80000001, EDX, 29, true },
-		{ 0x80000001, ECX, 29, false }, { 0x80000008, EBX, 4, false },
+		{ 1, ECX, 31, true },	       { 1, ECX, 21, true },
+		{ 1, ECX, 24, true },	       { 1, ECX, 17, true },
+		{ 7, EBX, 7, true },	       { 7, EBX, 20, true },
+		{ 7, EBX, 0, true },	       { 7, EBX, 10, true },
+		{ 7, ECX, 2, true },	       { 7, ECX, 22, true },
+		{ 6, EAX, 2, true },	       { 1, ECX, 3, false },
+		{ 1, ECX, 5, false },	       { 1, ECX, 27, false },
+		{ 1, EDX, 21, false },	       { 7, EBX, 2, false },
+		{ 7, EBX, 4, false },	       { 7, EBX, 11, false },
+		{ 7, EBX, 14, false },	       { 7, EBX, 25, false },
+		{ 7, ECX, 3, false },	       { 7, ECX, 5, false },
+		{ 7, ECX, 7, false },	       { 7, ECX, 23, false },
+		{ 7, EDX, 5, false },	       { 7, EDX, 24, false },
+		{ 0x80000001, ECX, 2, false }, { 0x80000001, EDX, 20, true },
+		{ 0x80000001, EDX, 26, true }, { 0x80000001, EDX, 27, true },
+		{ 0x80000001, EDX, 29, true }, { 0x80000001, ECX, 29, false },
+		{ 0x80000008, EBX, 4, false },
 	};
 	struct guest *g = *state;
 
 	model_set(g, NULL);
 	for (unsigned i = 0; i < ARRAY_SIZE(bits); i++)
-		assert_int_equal(x86_cpuid_has(g->cpu, bits[i].function, 0, bits[i].reg, bits[i].bit),
-				 bits[i].given);
+		assert_int_equal(
+			x86_cpuid_has(g->cpu, bits[i].function, 0, bits[i].reg, bits[i].bit),
+			bits[i].given);
 	assert_true(g->cpu->phys_bits >= 39 && g->cpu->phys_bits <= 52);
 }
 
@@ -97,7 +104,7 @@ static void test_told_to_be_immune(void **state)
 		assert_int_equal(caps & 0x3, 3); /* RDCL_NO, IBRS_ALL */
 		return;
 	}
-	assert_true(x86_cpuid_has(g->cpu, 0x80000021, 0, EAX, 8));	/* AUTOIBRS */
+	assert_true(x86_cpuid_has(g->cpu, 0x80000021, 0, EAX, 8));  /* AUTOIBRS */
 	assert_true(x86_cpuid_has(g->cpu, 0x80000021, 0, EAX, 29)); /* SRSO_NO */
 	assert_true(x86_cpuid_has(g->cpu, 0x80000008, 0, EBX, 29)); /* BTC_NO */
 	assert_true(x86_efer_allowed(g->cpu) & EFER_AUTOIBRS);
@@ -205,10 +212,10 @@ static void test_instruction(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_host_masks),     guest_test(test_hidden_and_given),
-		guest_test(test_told_to_be_immune),    guest_test(test_masked_model),
-		guest_test(test_kvm_leaves),	       guest_test(test_dynamic_bits),
-		guest_test(test_out_of_range),	       guest_test(test_instruction),
+		cmocka_unit_test(test_host_masks),  guest_test(test_hidden_and_given),
+		guest_test(test_told_to_be_immune), guest_test(test_masked_model),
+		guest_test(test_kvm_leaves),	    guest_test(test_dynamic_bits),
+		guest_test(test_out_of_range),	    guest_test(test_instruction),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,8 +140,12 @@ static void test_long_outer(void **state)
 	assert_int_equal(x86_deliver(cpu, EVENT_NMI, 2), X86_OK);
 	assert_int_equal(cpu->gpr[RSP], AT_IST1 - 40);
 	assert_true(cpu->event.nmi_blocked);
+	cpu->irq_waiting = true;
 	assert_int_equal(x86_op_iret(cpu, &insn), X86_OK);
 	assert_false(cpu->event.nmi_blocked);
+	assert_int_equal(cpu->kick, 1);
+	cpu->kick = 0;
+	cpu->irq_waiting = false;
 	assert_int_equal(cpu->gpr[RSP], AT_RSP0 - 40);
 	assert_int_equal(cpu->seg[SEG_SS].sel, 0);
 	cpu->irq_waiting = true;

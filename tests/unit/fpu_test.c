@@ -425,9 +425,12 @@ static void test_ioctl_images(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		fpu_test(test_against_the_host), fpu_test(test_no_host_address),
-		fpu_test(test_gates),		 fpu_test(test_bad_images),
-		fpu_test(test_legacy_mode),	 fpu_test(test_pending_exception),
+		fpu_test(test_against_the_host),
+		fpu_test(test_no_host_address),
+		fpu_test(test_gates),
+		fpu_test(test_bad_images),
+		fpu_test(test_legacy_mode),
+		fpu_test(test_pending_exception),
 		fpu_test(test_ioctl_images),
 	};
 

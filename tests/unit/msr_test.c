@@ -125,7 +125,7 @@ static void test_rows_are_sorted(void **state)
 
 static void test_plain(void **state)
 {
-	static const u32 rows[] = { 0x174, 0x175,      0x176,	   0xc0000081, 0xc0000082,
+	static const u32 rows[] = { 0x174,	0x175,	    0x176,	0xc0000081, 0xc0000082,
 				    0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102 };
 	struct guest *g = *state;
 

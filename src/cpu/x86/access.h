@@ -100,7 +100,7 @@ enum x86_status x86_linear_legacy(struct x86_cpu *cpu, const struct x86_seg *s, 
  */
 enum x86_status x86_mmio(struct x86_cpu *cpu, gpa_t gpa, void *data, unsigned size, bool is_write);
 
-/* Before an instruction (or event delivery) runs, also when it runs again. */
+/* The instruction (or event delivery) will run again from its start. X86_EXIT for a device implies it. */
 static inline void x86_replay_restart(struct x86_cpu *cpu)
 {
 	cpu->replay.next = 0;

@@ -25,13 +25,14 @@ static enum x86_status raise_segment(struct x86_cpu *cpu, bool stack)
 /* SDM "Type Checking": may the segment be used so? Real and v8086 mode do not ask. */
 static inline bool type_allows(const struct x86_seg *s, unsigned access)
 {
+	/* What CS may be was checked when it was loaded; right after CR0.PE is set it is not even code. */
+	if (access & ACC_FETCH)
+		return true;
 	if ((s->attr & (SA_P | SA_UNUSABLE)) != SA_P)
 		return false;
 	if (access & ACC_WRITE)
 		return (s->attr & 0xa) == 0x2; /* data and writable */
-	if (access & ACC_FETCH)
-		return s->attr & 0x8;
-	return (s->attr & 0xa) != 0x8; /* not execute-only */
+	return (s->attr & 0xa) != 0x8;	       /* not execute-only */
 }
 
 enum x86_status x86_linear_legacy(struct x86_cpu *cpu, const struct x86_seg *s, bool stack, u64 ea,

@@ -94,6 +94,17 @@ static unsigned env_make(const struct x86_cpu *cpu, bool is_16, u8 *env)
 	return is_16 ? ENV16 : ENV32;
 }
 
+/* The image has the registers from ST0 on: a new TOP renames them, their bits stay. */
+static void top_change(struct x86_cpu *cpu, u16 fsw)
+{
+	unsigned turn = (FSW_TOP(fsw) - FSW_TOP(xs_get16(cpu, XS_FSW))) & 7;
+	u8 old[8 * 16];
+
+	bulk_copy(old, cpu->xsave + XS_ST, sizeof(old));
+	for (unsigned i = 0; i < 8 && turn; i++)
+		bulk_copy(cpu->xsave + XS_ST + 16 * i, old + 16 * ((i + turn) & 7), 16);
+}
+
 /* Load the three words; the error summary follows from what is now unmasked. */
 static void env_load(struct x86_cpu *cpu, bool is_16, const u8 *env)
 {
@@ -106,6 +117,7 @@ static void env_load(struct x86_cpu *cpu, bool is_16, const u8 *env)
 	fsw &= ~(FSW_ES | FSW_B);
 	if (fsw & ~fcw & FSW_EXCEPTIONS)
 		fsw |= FSW_ES | FSW_B;
+	top_change(cpu, fsw);
 	xstate_x87_set(cpu, fcw | 0x40, fsw, tag_abridge(tags));
 	xs_set64(cpu, XS_BV, xs_get64(cpu, XS_BV) | XC_X87);
 }
@@ -162,6 +174,7 @@ enum x86_status x86_op_fnsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 	st = x86_write_seg(cpu, insn->seg, x86_effective(cpu, insn), image, size + REGS);
 	if (st)
 		return st;
+	top_change(cpu, 0);
 	xstate_x87_set(cpu, FCW_INIT, 0, 0); /* as FNINIT: the registers keep their bits */
 	xs_set64(cpu, XS_BV, xs_get64(cpu, XS_BV) | XC_X87);
 	return X86_OK;

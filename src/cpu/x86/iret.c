@@ -101,6 +101,14 @@ static inline void flags_merge(struct x86_cpu *cpu, u64 image, u64 mask)
 	x86_rflags_set(cpu, (x86_rflags(cpu) & ~mask) | (image & mask));
 }
 
+static inline void nmi_unblock(struct x86_cpu *cpu)
+{
+	if (unlikely(cpu->event.nmi_blocked)) {
+		cpu->event.nmi_blocked = false;
+		x86_window_opened(cpu);
+	}
+}
+
 static enum x86_status iret_real(struct x86_cpu *cpu, unsigned size)
 {
 	u64 mask = FL_ARITH | FL_TF | FL_IF | FL_DF | FL_IOPL | FL_NT;
@@ -125,7 +133,7 @@ static enum x86_status iret_real(struct x86_cpu *cpu, unsigned size)
 		cpu->f.rf = 0;
 	x86_mode_update(cpu);
 	cpu->next_rip = v[0];
-	cpu->event.nmi_blocked = false;
+	nmi_unblock(cpu);
 	return X86_OK;
 }
 
@@ -149,7 +157,7 @@ static enum x86_status iret_vme(struct x86_cpu *cpu)
 	cpu->f.vif = v[2] & FL_IF ? 1 : 0;
 	x86_mode_update(cpu);
 	cpu->next_rip = v[0];
-	cpu->event.nmi_blocked = false;
+	nmi_unblock(cpu);
 	return X86_OK;
 }
 
@@ -199,7 +207,7 @@ static enum x86_status iret_to_v8086(struct x86_cpu *cpu, struct x86_stack *stac
 		x86_load_segment_real(cpu, order[i], (u16)w[2 + i]);
 	cpu->gpr[RSP] = w[0];
 	cpu->next_rip = v[0];
-	cpu->event.nmi_blocked = false;
+	nmi_unblock(cpu);
 	x86_mode_update(cpu);
 	return X86_OK;
 }
@@ -237,7 +245,7 @@ static enum x86_status iret_protected(struct x86_cpu *cpu, unsigned size)
 		x86_mode_update(cpu);
 	}
 	cpu->next_rip = r.rip;
-	cpu->event.nmi_blocked = false;
+	nmi_unblock(cpu);
 	return X86_OK;
 }
 

@@ -35,25 +35,35 @@ struct walk {
 #define WALK_OK	   0u
 #define WALK_FAULT BIT(31)
 
-/* The host address of a table entry; NULL (taken for "not present", as KVM does) where there is no RAM. */
-static inline void *entry_host(struct x86_cpu *cpu, gpa_t gpa)
+/*
+ * The host address of a table entry; NULL (taken for "not present", as KVM does) where there is no RAM.
+ * @in is the slot of the level above: nearly always the same.
+ */
+static inline void *entry_host(struct x86_cpu *cpu, gpa_t gpa, struct slot **in)
 {
-	struct slot *s = x86_slot(cpu, gpa >> PAGE_SHIFT);
+	gfn_t gfn = gpa >> PAGE_SHIFT;
 
-	return likely(s) ? slot_hva(s, gpa) : NULL;
+	if (unlikely(!*in || !slot_has(*in, gfn))) {
+		*in = x86_slot(cpu, gfn);
+		if (unlikely(!*in))
+			return NULL;
+	}
+	return slot_hva(*in, gpa);
 }
 
 /* Levels with 8-byte entries from @shift downwards; @table holds the address of the first. */
 static inline u32 walk_wide(struct x86_cpu *cpu, gva_t lin, u64 table, unsigned shift, u64 rsvd,
 			    struct walk *w)
 {
+	struct slot *slot = NULL;
+
 	rsvd |= (~0ull << (cpu->phys_bits & 63)) & PTE_ADDR;
 	if (!(cpu->efer & EFER_NX))
 		rsvd |= PTE_NX;
 
 	for (;; shift -= 9) {
 		gpa_t at = (table & PTE_ADDR) | (lin >> shift & 511) << 3;
-		const volatile u64 *host = entry_host(cpu, at);
+		const volatile u64 *host = entry_host(cpu, at, &slot);
 		u64 e;
 
 		if (unlikely(!host))
@@ -106,12 +116,13 @@ static u32 walk_large32(const struct x86_cpu *cpu, u32 e, struct walk *w)
 static u32 walk_narrow(struct x86_cpu *cpu, u32 lin, struct walk *w)
 {
 	u32 table = (u32)cpu->cr3;
+	struct slot *slot = NULL;
 	unsigned shift;
 
 	w->narrow = true;
 	for (shift = 22;; shift -= 10) {
 		gpa_t at = (table & 0xfffff000u) | (lin >> shift & 1023) << 2;
-		const volatile u32 *host = entry_host(cpu, at);
+		const volatile u32 *host = entry_host(cpu, at, &slot);
 		u32 e;
 
 		if (unlikely(!host))

@@ -73,6 +73,7 @@ static enum x86_status exit_hand_out(struct x86_cpu *cpu, const struct device_ac
 	if (a->is_write)
 		data_copy(e->data, data, a->size);
 	cpu->replay.waiting = true;
+	x86_replay_restart(cpu);
 	return X86_EXIT;
 }
 
@@ -95,6 +96,7 @@ static enum x86_status device_access(struct x86_cpu *cpu, const struct device_ac
 			.error = SUBERROR_EMULATION,
 			.gpa = a->addr,
 		};
+		x86_replay_restart(cpu);
 		return X86_EXIT;
 	}
 	r->frag[r->n].addr = a->addr;

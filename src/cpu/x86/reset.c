@@ -4,13 +4,12 @@
 #include "cpu/x86/access.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
+#include "cpu/x86/fpu.h"
 #include "cpu/x86/mode.h"
+#include "cpu/x86/msr.h"
 
-#define PAT_RESET	 0x0007040600070406ull
-#define DR6_RESET	 0xffff0ff0ull
-#define DR7_RESET	 0x400ull
-#define MISC_ENABLE_INIT 0x1801ull /* fast strings; no BTS, no PEBS */
-#define XSAVE_BV	 512	   /* offset of XSTATE_BV in the XSAVE area */
+#define DR6_RESET 0xffff0ff0ull
+#define DR7_RESET 0x400ull
 
 static void segments_reset(struct x86_cpu *cpu)
 {
@@ -30,30 +29,12 @@ static void segments_reset(struct x86_cpu *cpu)
 	cpu->idt = (struct x86_dtable){ .limit = 0xffff };
 }
 
-/* What INIT leaves alone. */
+/* What INIT leaves alone. FCW as KVM has it, not the 0x40 of a reset without FINIT. */
 static void msrs_reset(struct x86_cpu *cpu)
 {
-	static const u16 fcw = 0x37f;
-	static const u32 mxcsr = 0x1f80;
-
-	cpu->star = cpu->lstar = cpu->cstar = cpu->sfmask = cpu->kernel_gs_base = 0;
-	cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
-	cpu->pat = PAT_RESET;
-	cpu->tsc_aux = 0;
-	cpu->misc_enable = MISC_ENABLE_INIT;
-	cpu->spec_ctrl = 0;
-	cpu->mtrr_def = 0;
-	bulk_zero(cpu->mtrr_fixed, sizeof(cpu->mtrr_fixed));
-	bulk_zero(cpu->mtrr_var, sizeof(cpu->mtrr_var));
-	cpu->mcg_status = 0;
-	cpu->debugctl = 0;
-	cpu->xss = 0;
+	x86_msr_reset(cpu);
+	x86_fpu_reset(cpu);
 	cpu->xcr0 = 1;
-	/* FCW as KVM has it, not the 0x40 of a reset without FINIT. */
-	bulk_zero(cpu->xsave, sizeof(cpu->xsave));
-	__builtin_memcpy(cpu->xsave, &fcw, sizeof(fcw));
-	__builtin_memcpy(cpu->xsave + 24, &mxcsr, sizeof(mxcsr));
-	cpu->xsave[XSAVE_BV] = 3;
 }
 
 void x86_reset(struct x86_cpu *cpu, bool init)

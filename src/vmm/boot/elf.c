@@ -121,17 +121,23 @@ int elf_parse(struct elf_image *image, const u8 *data, size_t size, struct why *
 	return r;
 }
 
+static bool segment_on_tables(const struct segment *s)
+{
+	return s->paddr < RAM_LOADER_END ||
+	       (s->paddr < RAM_BIOS_END &&
+		(s->paddr >= RAM_BIOS_START || s->memsz > RAM_BIOS_START - s->paddr));
+}
+
 static int segment_load(const struct elf_image *image, const struct segment *s,
 			const struct ram *ram, struct why *why)
 {
 	u8 *to;
 
-	/* Below 1 MiB are the tables of this program. */
-	if (s->paddr < RAM_LEGACY_END)
+	if (segment_on_tables(s))
 		return why_set(
 			why, EINVAL,
-			"it wants to be loaded at 0x%llx, and kernels belong above 1 MiB; link "
-			"it higher",
+			"it wants to be loaded at 0x%llx, where the loader's tables are; link "
+			"it at 1 MiB or above",
 			(unsigned long long)s->paddr);
 	to = ram_at(ram, s->paddr, s->memsz);
 	if (!to)

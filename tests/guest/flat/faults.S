@@ -13,7 +13,7 @@
 	movq $0x40001238, %rbx
 	movl (%rbx), %eax
 	putc $'!'
-	poweroff
+	hlt
 handler:
 	addq $8, %rsp
 	iretq

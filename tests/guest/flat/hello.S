@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Real mode: prints a word and powers off. */
+/* Real mode: prints a word and halts. */
 #include "flat.inc"
 
 	entry
@@ -12,6 +12,6 @@
 	outb %al, %dx
 	jmp 2b
 3:
-	poweroff
+	hlt
 text:
 	.asciz "hello\n"

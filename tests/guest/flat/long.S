@@ -34,7 +34,7 @@
 	movl (%rbx), %eax
 9:
 	putc $'!'
-	poweroff
+	hlt
 handler:
 	popq %rax
 	testq %rax, %rax
@@ -43,7 +43,7 @@ handler:
 	cmpq %rbx, %rax
 	jne 9b
 	putc $'p'
-	poweroff
+	hlt
 idt_pointer:
 	.word 15 * 16 - 1
 	.quad idt

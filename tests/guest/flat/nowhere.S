@@ -2,6 +2,7 @@
 /* A jump to where there is no memory. */
 #include "flat.inc"
 
-	entry
+	long_mode
 	putc $'n'
-	ljmpw $0xd000, $0
+	movl $0x200000, %ebx
+	jmpq *%rbx

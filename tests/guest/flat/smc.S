@@ -15,4 +15,4 @@
 4:
 	movb $'y', %al
 	outb %al, %dx
-	poweroff
+	hlt
