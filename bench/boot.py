@@ -124,9 +124,9 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--timeout", type=float, default=300)
     args = parser.parse_args()
-    args.kernel = args.kernel or initramfs.cached_kernel()
+    args.kernel = args.kernel or initramfs.kernel(args.anykvm)
     if not args.kernel:
-        sys.exit("bench/boot.py: no kernel in the cache: run 'anykvm fetch' or give --kernel")
+        sys.exit("bench/boot.py: no kernel: 'anykvm fetch' says why; or give --kernel")
     if not initramfs.busybox():
         sys.exit("bench/boot.py: no busybox: make deps")
 

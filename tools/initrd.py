@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Make an initramfs of a static busybox and a script, for tests and measurements; and find a kernel.
+# Make an initramfs of a static busybox and a script, for tests and measurements; and ask for a kernel.
 """usage: tools/initrd.py OUTPUT < SCRIPT"""
 
 import gzip
 import os
+import subprocess
 import sys
 
 BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
@@ -36,13 +37,10 @@ def make(path, script):
         f.write(b"".join(parts))
 
 
-def cached_kernel():
-    """The newest kernel that `anykvm fetch` has put into the cache, or None."""
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anykvm")
-    found = []
-    for folder, _, names in os.walk(cache):
-        found += [os.path.join(folder, n) for n in names if n.startswith("vmlinuz")]
-    return max(found, key=os.path.getmtime, default=None)
+def kernel(anykvm):
+    """The kernel that `anykvm fetch` gives (at once when the cache has it), or None."""
+    done = subprocess.run([anykvm, "fetch"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

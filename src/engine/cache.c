@@ -85,15 +85,16 @@ void cache_destroy(struct cache *c)
 	memset(c, 0, sizeof(*c));
 }
 
-static void page_forget(struct mem *mem, const struct code_page *p)
+static void page_forget(const struct mem *mem, const struct code_page *p)
 {
-	struct slot *s = mem_slot_find(mem, p->gpa >> 60, (p->gpa & ~(15ull << 60)) >> PAGE_SHIFT, NULL);
+	gfn_t gfn = cache_gpa(p->gpa) >> PAGE_SHIFT;
+	struct slot *s = mem_slot_find(mem, p->gpa >> 60, gfn, NULL);
 
-	if (s)
-		page_set_code(s, (p->gpa & ~(15ull << 60)) >> PAGE_SHIFT, false);
+	if (s && s->serial == p->serial)
+		page_code_put(s, gfn);
 }
 
-void cache_reset(struct cache *c, struct mem *mem)
+void cache_reset(struct cache *c, const struct mem *mem)
 {
 	for (unsigned i = 0; i < CACHE_PAGE_HASH; i++)
 		for (struct code_page *p = c->pages[i]; p; p = p->hash_next)

@@ -7,7 +7,7 @@
 #include "mem/mem.h"
 
 /*
- * One region of address space per VM, mapped twice from one memfd: once writable, once executable.
+ * One region of address space per vCPU (its own thread is the only one that touches it), mapped twice from one memfd: once writable, once executable.
  *
  *	code_w  [ stubs | block | block | ...            ]  grows up; exec = write + delta
  *	meta    [ struct block, records, pc maps, pages  ]  grows up
@@ -75,6 +75,7 @@ struct code_page {
 	struct code_page *hash_next;
 	struct page_node *blocks;
 	u8 *snapshot;
+	u64 serial; /* of the slot whose descriptor counts this vCPU as holder; 0: none does */
 };
 
 #define CACHE_HASH BIT(16)
@@ -95,6 +96,12 @@ struct cache {
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
 };
 
+/* The guest-physical address in a key. */
+static inline gpa_t cache_gpa(gpa_t key)
+{
+	return key & ~(15ull << 60);
+}
+
 static inline gpa_t cache_key(unsigned space, gpa_t gpa)
 {
 	return gpa | (gpa_t)space << 60;
@@ -103,7 +110,7 @@ static inline gpa_t cache_key(unsigned space, gpa_t gpa)
 /* Full context. 0 or -errno. */
 int cache_create(struct cache *c);
 void cache_destroy(struct cache *c);
-void cache_reset(struct cache *c, struct mem *mem);
+void cache_reset(struct cache *c, const struct mem *mem);
 /* NULL when the region is full. */
 void *cache_alloc(struct cache *c, size_t n);
 struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
@@ -114,8 +121,11 @@ bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *ho
 struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
 struct code_page *cache_page_find(const struct cache *c, gpa_t page);
 struct block *cache_block_at(const struct cache *c, u64 pc);
-/* Bytes [gpa, gpa + len) of one page are about to be written: kill what was made from them. Returns blocks killed. */
-unsigned cache_written(struct cache *c, gpa_t gpa, unsigned len);
+/*
+ * Bytes [gpa, gpa + len) of one page of @s are about to be, or were, written: kill what was made from them.
+ * When no block of the page is left, this vCPU ceases to be a holder. Returns blocks killed.
+ */
+unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len);
 /* Compare a page with its snapshot; kill the blocks that differ. Returns blocks killed. */
 unsigned cache_verify_page(struct cache *c, gpa_t page, const u8 *host);
 /* Let an exit jump straight to @to. */

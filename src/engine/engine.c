@@ -39,24 +39,13 @@ struct engine *engine_create(struct mem *mem, const struct engine_options *optio
 		goto out;
 	e->options = *options;
 	e->mem = mem;
-	e->tr_room = translate_room();
-	if (!e->tr_room)
-		goto out_engine;
 	err = x86_host_probe(&e->host, options->cpu_mask, &why);
 	if (err)
 		goto out_engine;
-	err = cache_create(&e->cache);
-	if (err)
-		goto out_engine;
-	err = -ENOSPC;
-	if (!stubs_make(e))
-		goto out_cache;
+	pthread_mutex_init(&e->lock, NULL);
 	return e;
 
-out_cache:
-	cache_destroy(&e->cache);
 out_engine:
-	free(e->tr_room);
 	free(e);
 out:
 	errno = -err;
@@ -65,8 +54,7 @@ out:
 
 void engine_destroy(struct engine *e)
 {
-	cache_destroy(&e->cache);
-	free(e->tr_room);
+	pthread_mutex_destroy(&e->lock);
 	free(e);
 }
 
@@ -95,11 +83,16 @@ static void code_written(void *engine, struct slot *slot, gpa_t gpa, unsigned le
 	struct engine_vcpu *v = engine;
 	gpa_t key = cache_key(v->cpu.space, gpa);
 
-	(void)slot;
 	v->stats.code_writes++;
-	if (cache_written(&v->engine->cache, key, len)) {
+	if (cache_written(&v->cache, slot, key, len)) {
 		v->smc = true;
 		ibtc_flush(v);
+	}
+	if (page_code_holders(slot, gpa >> PAGE_SHIFT)) {
+		struct code_page *p = cache_page_find(&v->cache, key & PAGE_MASK);
+
+		if (page_code_holders(slot, gpa >> PAGE_SHIFT) > (p && p->serial == slot->serial))
+			requests_note_written(v, key, len);
 	}
 }
 
@@ -112,6 +105,11 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 		goto out;
 	v->self = v;
 	v->engine = e;
+	v->tr_room = translate_room();
+	if (!v->tr_room || cache_create(&v->cache) || !stubs_make(v)) {
+		engine_vcpu_destroy(v);
+		goto out;
+	}
 	v->ibtcs = pages_get(IBTC_MODES * sizeof(*v->ibtcs));
 	ok = v->ibtcs;
 	for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
@@ -128,8 +126,11 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 	v->cpu.mem = e->mem;
 	v->cpu.engine = v;
 	v->cpu.code_written = code_written;
+	pthread_mutex_lock(&e->lock);
 	v->next = e->vcpus;
-	e->vcpus = v;
+	__atomic_store_n(&e->vcpus, v, __ATOMIC_RELEASE);
+	e->nvcpus++;
+	pthread_mutex_unlock(&e->lock);
 	return v;
 out:
 	errno = ENOMEM;
@@ -140,10 +141,18 @@ void engine_vcpu_destroy(struct engine_vcpu *v)
 {
 	struct engine_vcpu **p = &v->engine->vcpus;
 
+	pthread_mutex_lock(&v->engine->lock);
 	while (*p && *p != v)
 		p = &(*p)->next;
-	if (*p)
+	if (*p) {
 		*p = v->next;
+		v->engine->nvcpus--;
+	}
+	pthread_mutex_unlock(&v->engine->lock);
+	if (v->cache.code_w)
+		cache_reset(&v->cache, v->engine->mem);
+	cache_destroy(&v->cache);
+	free(v->tr_room);
 	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
 		if (v->context[i])
 			munmap(v->context[i], sizeof(struct tlb));
@@ -171,29 +180,25 @@ void engine_kick(struct engine_vcpu *v)
 	__atomic_store_n(&v->cpu.kick, 1, __ATOMIC_RELEASE);
 }
 
-/* DIFFERS: with one vCPU the caller is never in translated code; several vCPUs will have to be waited for. */
 void engine_flush_all(void *engine)
 {
-	struct engine *e = engine;
-
-	for (struct engine_vcpu *v = e->vcpus; v; v = v->next) {
-		itlb_flush(v, true);
-		v->cpu.flush.all = true;
-	}
+	requests_ask_all(engine, NULL, REQUEST_FLUSH);
 }
 
 void engine_stats_print(struct engine *e, FILE *f)
 {
-	const struct cache *c = &e->cache;
-
-	fprintf(f, "blocks %lu\ninsns_translated %lu\ncode_bytes %lu\nblocks_killed %lu\npages_verified %lu\n"
-		   "blocks_stale %lu\ncache_resets %lu\n",
-		c->translated, c->insns, c->bytes, c->killed, c->verified, c->verify_killed, c->resets);
 	for (const struct engine_vcpu *v = e->vcpus; v; v = v->next) {
 		const struct {
 			const char *name;
 			u64 value;
 		} rows[] = {
+			{ "blocks", v->cache.translated },
+			{ "insns_translated", v->cache.insns },
+			{ "code_bytes", v->cache.bytes },
+			{ "blocks_killed", v->cache.killed },
+			{ "pages_verified", v->cache.verified },
+			{ "blocks_stale", v->cache.verify_killed },
+			{ "cache_resets", v->cache.resets },
 			{ "enters", v->stats.enters },
 			{ "dispatches", v->stats.dispatches },
 			{ "branch_cache_fills", v->stats.ibtc_fills },

@@ -82,7 +82,7 @@ static void block_span(const struct block *b, gpa_t page, unsigned *lo, unsigned
 	}
 }
 
-unsigned cache_written(struct cache *c, gpa_t gpa, unsigned len)
+unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
 {
 	gpa_t page = gpa & PAGE_MASK;
 	unsigned off = gpa & (PAGE_SIZE - 1), lo, hi, n = 0;
@@ -103,6 +103,10 @@ unsigned cache_written(struct cache *c, gpa_t gpa, unsigned len)
 			*link = (*link)->next;
 		else
 			link = &(*link)->next;
+	}
+	if (!p->blocks && p->serial == s->serial) {
+		page_code_put(s, cache_gpa(gpa) >> PAGE_SHIFT);
+		p->serial = 0;
 	}
 	return n;
 }

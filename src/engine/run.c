@@ -18,7 +18,7 @@ static void enter(struct engine_vcpu *v, u64 code)
 {
 	v->stats.enters++;
 	v->cpu.full = false;
-	((enter_fn)v->engine->stubs.enter)(v, code);
+	((enter_fn)v->stubs.enter)(v, code);
 	v->cpu.full = true;
 }
 
@@ -45,23 +45,61 @@ static void deliver(struct engine_vcpu *v)
 /* Forget all translations: the cache is full. */
 static void start_over(struct engine_vcpu *v)
 {
-	cache_reset(&v->engine->cache, v->engine->mem);
-	for (struct engine_vcpu *o = v->engine->vcpus; o; o = o->next)
-		itlb_flush(o, true);
+	cache_reset(&v->cache, v->engine->mem);
+	itlb_flush(v, true);
+}
+
+/*
+ * Become a holder of the page's code: from here on its stores are reported. The first holder waits until
+ * no vCPU has a write tag on it. Returns whether nothing was waited for, so that pointers are still good.
+ */
+static bool page_hold(struct engine_vcpu *v, gpa_t key)
+{
+	gfn_t gfn = cache_gpa(key) >> PAGE_SHIFT;
+	struct slot *s = mem_slot_find(v->engine->mem, key >> 60, gfn, NULL);
+	struct code_page *p = cache_page_get(&v->cache, key, s ? slot_hva(s, gfn << PAGE_SHIFT) : NULL);
+
+	if (!s || !p || p->serial == s->serial)
+		return true;
+	p->serial = s->serial;
+	if (v->engine->nvcpus == 1) {
+		if (!page_code_get(s, gfn))
+			tlb_drop_write(v, slot_hva(s, gfn << PAGE_SHIFT));
+		return true;
+	}
+	vcpu_out(v);
+	pthread_mutex_lock(&v->engine->lock);
+	vcpu_in(v);
+	/* The slot may be gone by now; then the count is of no consequence, and so is the page. */
+	s = mem_slot_find(v->engine->mem, key >> 60, gfn, NULL);
+	if (s && s->serial == p->serial && !page_code_get(s, gfn)) {
+		vcpu_out(v);
+		requests_ask_all(v->engine, v, REQUEST_DROP_WRITE);
+		vcpu_in(v);
+		tlb_drop_all_writes(v);
+	} else if (!s || s->serial != p->serial) {
+		p->serial = 0;
+	}
+	pthread_mutex_unlock(&v->engine->lock);
+	return false;
 }
 
 /* A block for what engine_dispatch() did not find; NULL when something else must be done first. */
 static struct block *make_block(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form)
 {
 	enum x86_status st;
-	struct block *b = translate(v, gpa, host, form, &st);
+	struct block *b;
 
+	if (!page_hold(v, gpa & PAGE_MASK))
+		return NULL; /* slots may have changed meanwhile: look again */
+	b = translate(v, gpa, host, form, &st);
 	if (b)
 		return b;
 	if (st == X86_FAULT) {
 		deliver(v);
 	} else if (st == X86_EXIT) {
-		v->reason = LEAVE_EXIT;
+		if (!v->reason)
+			v->reason = LEAVE_EXIT;
 	} else {
 		start_over(v);
 	}
@@ -97,18 +135,19 @@ static bool bounce_run(struct engine_vcpu *v)
 		deliver(v);
 		return false;
 	default:
-		v->reason = LEAVE_EXIT;
+		if (!v->reason)
+			v->reason = LEAVE_EXIT;
 		return false;
 	}
 	tlb_select(v);
-	b = cache_find(&v->engine->cache, gpa, engine_mode_key(v), FORM_BOUNCE);
+	b = cache_find(&v->cache, gpa, engine_mode_key(v), FORM_BOUNCE);
 	if (!b)
 		b = make_block(v, gpa, host, FORM_BOUNCE);
 	if (!b)
 		return false;
 	v->rip_page = v->cpu.rip - (gpa & (PAGE_SIZE - 1));
 	v->reason = LEAVE_NONE;
-	enter(v, (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code);
+	enter(v, (u64)v->cache.code_w + v->cache.delta + b->code);
 	if (v->reason != LEAVE_DONE)
 		return false;
 	v->reason = LEAVE_NONE;
@@ -228,6 +267,9 @@ static bool serve(struct engine_vcpu *v, enum engine_exit *out)
 	case LEAVE_FAULT:
 		deliver(v);
 		break;
+	case LEAVE_PROTECT:
+		page_hold(v, v->protect_page);
+		break;
 	case LEAVE_STEP:
 		run_step(v);
 		break;
@@ -252,6 +294,7 @@ enum engine_exit engine_run(struct engine_vcpu *v)
 	if (!v->engine->host.fsgsbase)
 		gs_by_kernel(v);
 	signals_enter(v);
+	vcpu_in(v);
 	for (;;) {
 		u64 code;
 
@@ -263,6 +306,7 @@ enum engine_exit engine_run(struct engine_vcpu *v)
 		if (code)
 			enter(v, code);
 	}
+	vcpu_out(v);
 	signals_leave(v);
 	return out;
 }

@@ -89,7 +89,7 @@ static bool raise_for(struct engine_vcpu *v, unsigned trap)
 static bool take(struct engine_vcpu *v, ucontext_t *uc)
 {
 	greg_t *g = uc->uc_mcontext.gregs;
-	const struct cache *c = &v->engine->cache;
+	const struct cache *c = &v->cache;
 	u64 start = (u64)c->code_w + c->delta, pc = g[REG_RIP];
 	const struct pc_entry *entry;
 	struct block *b;
@@ -108,7 +108,7 @@ static bool take(struct engine_vcpu *v, ucontext_t *uc)
 		v->cpu.exit.error = EFAULT;
 		v->reason = LEAVE_EXIT;
 	}
-	g[REG_RIP] = v->engine->stubs.leave;
+	g[REG_RIP] = v->stubs.leave;
 	return true;
 }
 

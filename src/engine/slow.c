@@ -193,7 +193,7 @@ u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
 		return 0;
 	if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
 		tlb_flush(v);
-	if (insn->form != FORM_FAST || cpu->next_rip != sequel || cpu->kick || cpu->shadow || v->smc ||
+	if (insn->form != FORM_FAST || cpu->next_rip != sequel || cpu->kick || cpu->request || cpu->shadow || v->smc ||
 	    engine_mode_key(v) != v->mode_seen || cpu->f.tf) {
 		v->stats.ops_left++;
 		return 0;
@@ -202,16 +202,10 @@ u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
 	return 1;
 }
 
-/* A page got its first block, or its mapping was seen anew: no write tag may be left. */
-static void page_protect(struct engine_vcpu *v, struct slot *s, gfn_t gfn, u8 *host)
-{
-	if (!page_set_code(s, gfn, true))
-		tlb_drop_write(v, host);
-}
-
 static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_entry *e, u64 tag)
 {
 	struct x86_cpu *cpu = &v->cpu;
+	struct code_page *p;
 	struct x86_xlate xl;
 	struct slot *s;
 	gpa_t key;
@@ -228,9 +222,15 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 	v->stats.itlb_fills++;
 	host = slot_hva(s, xl.gpa & PAGE_MASK);
 	key = cache_key(cpu->space, xl.gpa & PAGE_MASK);
-	if (cache_page_find(&v->engine->cache, key)) {
-		page_protect(v, s, xl.gpa >> PAGE_SHIFT, host);
-		if (cache_verify_page(&v->engine->cache, key, host))
+	p = cache_page_find(&v->cache, key);
+	if (p && p->blocks) {
+		if (p->serial != s->serial) {
+			/* Other memory is there now, whose stores nobody reports yet: engine_run() asks for it. */
+			v->protect_page = key;
+			v->reason = LEAVE_PROTECT;
+			return X86_EXIT;
+		}
+		if (cache_verify_page(&v->cache, key, host))
 			ibtc_flush(v);
 	}
 	*e = (struct itlb_entry){ tag, key, host, xl.span, xl.global };
@@ -309,10 +309,11 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 		return 0;
 	}
 	if (st != X86_OK) {
-		v->reason = LEAVE_EXIT;
+		if (!v->reason)
+			v->reason = LEAVE_EXIT;
 		return 0;
 	}
-	b = cache_find(&v->engine->cache, gpa, engine_mode_key(v), form);
+	b = cache_find(&v->cache, gpa, engine_mode_key(v), form);
 	if (b && b->straddles && !second_holds(v, b, rip)) {
 		b->dead = true;
 		b = NULL;
@@ -331,8 +332,8 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 	v->unshadow = cpu->shadow;
 	v->unrf = cpu->f.rf;
 	if (form < FORM_SINGLE && !b->straddles)
-		ibtc_fill(v, rip, (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code);
-	return (u64)v->engine->cache.code_w + v->engine->cache.delta + b->code;
+		ibtc_fill(v, rip, (u64)v->cache.code_w + v->cache.delta + b->code);
+	return (u64)v->cache.code_w + v->cache.delta + b->code;
 }
 
 u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
@@ -352,6 +353,10 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 			x86_window_opened(cpu);
 		}
 		v->smc = false;
+		if (v->npending)
+			requests_post_written(v);
+		if (cpu->request)
+			requests_serve(v);
 		if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
 			tlb_flush(v);
 		tlb_select(v);
@@ -381,7 +386,7 @@ u64 engine_link(struct engine_vcpu *v, struct exit_link *l)
 
 	if (code && to->form == FORM_FAST && !to->straddles && l->from->mode == to->mode &&
 	    to->gpa == ((l->from->gpa & PAGE_MASK) | l->target_off)) {
-		cache_link(&v->engine->cache, l, to);
+		cache_link(&v->cache, l, to);
 		v->stats.links++;
 	}
 	return code;

@@ -199,6 +199,16 @@ void tlb_flush(struct engine_vcpu *v)
 	f->npages = 0;
 }
 
+void tlb_drop_all_writes(struct engine_vcpu *v)
+{
+	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+		struct tlb *t = v->context[c];
+
+		for (u32 k = 0; k < t->nfilled; k++)
+			t->e[t->filled[k]].tag_w = tlb_no_tag(t->filled[k]);
+	}
+}
+
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page)
 {
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {

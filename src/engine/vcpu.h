@@ -3,6 +3,8 @@
 #ifndef ENGINE_VCPU_H
 #define ENGINE_VCPU_H
 
+#include <pthread.h>
+
 #include "cpu/x86/host.h"
 #include "cpu/x86/mode.h"
 #include "engine/cache.h"
@@ -80,8 +82,54 @@ enum leave_reason {
 	LEAVE_BOUNCE, /* v->insn accesses a device, crosses a page, or faults under a mask */
 	LEAVE_FAULT, /* cpu.exc is to be delivered in full context */
 	LEAVE_EXIT, /* cpu.exit is filled */
+	LEAVE_PROTECT, /* stores to v->protect_page must be reported before its code may run */
 	LEAVE_STEP, /* MODE_STEP: one instruction at a time */
 	LEAVE_DONE, /* the bounce block has run to its end */
+};
+
+/* Executable addresses of the stubs (x86/stubs.c). */
+struct stubs {
+	u64 enter; /* C function: void enter(struct engine_vcpu *, u64 code) */
+	u64 leave; /* all guest state is in cpu, R10 R11 free: save vectors, back to enter's caller */
+	u64 fault; /* as leave, from a signal handler */
+	u64 mem_slow; /* R10 linear address, R11 record: R10 host address or does not return */
+	u64 mem_call; /* R11 record: as above, the address is computed in C */
+	u64 op; /* R11 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
+	u64 dispatch; /* R10 target RIP, flags live */
+	u64 dispatch_saved; /* R10 target RIP, flags in cpu.aflags */
+	u64 dispatch_c; /* R10 target RIP, flags live: no branch cache */
+	u64 dispatch_c_saved;
+	u64 link; /* R11 = struct exit_link *, flags live */
+	u64 kick; /* R10 target RIP, flags live: a poll fired */
+	u64 done; /* end of a bounce block, flags live */
+};
+
+
+/*
+ * Requests from other threads. The owner serves them at polls, in engine_dispatch(), and when it
+ * comes IN. Whoever asks sets .wanted, then cpu.request, then may wait until the owner is OUT or
+ * .acked has reached the .epoch that asking gave. OUT means: holds no pointer into a slot and will
+ * look at .wanted before it uses any tag. A waiter is OUT itself (or no vCPU): nobody waits for a waiter.
+ */
+enum request {
+	REQUEST_DROP_WRITE = BIT(0), /* all write tags */
+	REQUEST_FLUSH = BIT(1), /* all translations of addresses */
+	REQUEST_WRITTEN = BIT(2), /* code was stored to: .written[] */
+};
+
+#define WRITTEN_MAX 32
+struct written_range {
+	gpa_t gpa; /* with the address space */
+	u32 len;
+};
+
+struct requests {
+	u32 lock; /* spin; guards written[] and nwritten; held for a few stores */
+	u32 wanted; /* enum request */
+	u32 epoch, acked;
+	bool in; /* the owner is IN */
+	u32 nwritten; /* > WRITTEN_MAX: too many, verify all pages */
+	struct written_range written[WRITTEN_MAX];
 };
 
 enum step_state { STEP_NONE, STEP_ARMED, STEP_RUNNING };
@@ -122,9 +170,16 @@ struct engine_vcpu {
 	struct block *found; /* by the last engine_dispatch() */
 	enum block_form want; /* with LEAVE_TRANSLATE */
 	gpa_t want_gpa;
+	gpa_t protect_page;
 	u8 *want_host;
 
 	struct engine *engine;
+	struct cache cache;
+	struct stubs stubs;
+	struct tr *tr_room; /* the translator's working state, too large for a stack */
+	struct requests requests;
+	u32 npending; /* stores to code that the others must be told of */
+	struct written_range pending[4];
 	struct slot *fetch_hint;
 	x86_mode_t mode_seen; /* mode that ibtc belongs to */
 
@@ -136,31 +191,13 @@ struct engine_vcpu {
 	struct engine_vcpu *next;
 };
 
-/* Executable addresses of the stubs (x86/stubs.c). */
-struct stubs {
-	u64 enter; /* C function: void enter(struct engine_vcpu *, u64 code) */
-	u64 leave; /* all guest state is in cpu, R10 R11 free: save vectors, back to enter's caller */
-	u64 fault; /* as leave, from a signal handler */
-	u64 mem_slow; /* R10 linear address, R11 record: R10 host address or does not return */
-	u64 mem_call; /* R11 record: as above, the address is computed in C */
-	u64 op; /* R11 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
-	u64 dispatch; /* R10 target RIP, flags live */
-	u64 dispatch_saved; /* R10 target RIP, flags in cpu.aflags */
-	u64 dispatch_c; /* R10 target RIP, flags live: no branch cache */
-	u64 dispatch_c_saved;
-	u64 link; /* R11 = struct exit_link *, flags live */
-	u64 kick; /* R10 target RIP, flags live: a poll fired */
-	u64 done; /* end of a bounce block, flags live */
-};
-
 struct engine {
 	struct engine_options options;
 	struct x86_host host;
 	struct mem *mem;
-	struct cache cache;
-	struct stubs stubs;
-	struct engine_vcpu *vcpus;
-	struct tr *tr_room; /* the translator's working state, too large for a stack */
+	pthread_mutex_t lock; /* list of vCPUs; a first translation of a page. Taken while OUT. */
+	struct engine_vcpu *vcpus; /* changed under lock; members are published by release */
+	u32 nvcpus;
 };
 
 /* slow.c: called by the stubs, in leaf context. */
@@ -181,7 +218,17 @@ bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_
 /* The execute translation of @rip: X86_OK with *gpa (address space included) and *host. */
 enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **host);
 
+/* request.c: leaf but for those that wait. */
+void requests_serve(struct engine_vcpu *v);
+void requests_post_written(struct engine_vcpu *v);
+void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len);
+/* Ask every vCPU but @self (may be NULL) and wait. The caller is OUT or no vCPU. Full context. */
+void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what);
+void vcpu_in(struct engine_vcpu *v);
+void vcpu_out(struct engine_vcpu *v);
+
 /* tlb.c: leaf. */
+void tlb_drop_all_writes(struct engine_vcpu *v);
 void tlb_select(struct engine_vcpu *v); /* follow cpu.mode, CPL, AC */
 void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, u64 span, bool global);
 void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
@@ -201,7 +248,7 @@ void *translate_room(void); /* malloc'ed working state */
 /* NULL when the cache is full. *status: X86_FAULT when fetching the bytes faulted. */
 struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form, enum x86_status *status);
 /* x86/stubs.c */
-bool stubs_make(struct engine *e);
+bool stubs_make(struct engine_vcpu *v);
 /* signal.c */
 int signals_install(void);
 void signals_enter(struct engine_vcpu *v);

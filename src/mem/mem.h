@@ -22,8 +22,9 @@
 #define S2_PS	BIT_ULL(7)
 #define S2_A	BIT_ULL(8)
 #define S2_D	BIT_ULL(9)
-#define S2_CODE BIT_ULL(52) /* translated code was made from this page: no write tag */
-#define S2_RES	BIT_ULL(53) /* resident: clear means async page fault (not used yet) */
+#define S2_CODE_ONE BIT_ULL(52) /* a counter: vCPUs that hold code translated from this page */
+#define S2_CODE	    (0x7full << 52) /* not 0: no write tag */
+#define S2_RES	    BIT_ULL(59) /* resident: clear means async page fault (not used yet) */
 
 #define MEM_SPACES 2 /* address spaces: 0 normal, 1 SMM */
 
@@ -33,6 +34,7 @@ struct slot {
 	gfn_t base_gfn;
 	u64 npages;
 	u8 *hva;
+	u64 serial; /* never used twice in a VM */
 	u64 *desc; /* npages descriptors; from the arena, zero = not touched yet */
 };
 
@@ -90,8 +92,13 @@ bool page_grant_write(struct slot *s, gfn_t gfn);
 /* Note a read; sets A and R. */
 void page_note_read(struct slot *s, gfn_t gfn);
 
-/* Mark or unmark a page as source of translated code. Returns the old state. */
-bool page_set_code(struct slot *s, gfn_t gfn, bool has_code);
+/*
+ * A vCPU begins, or ceases, to hold code translated from a page. page_code_get() returns whether some
+ * vCPU held code already; if not, write tags may exist and must be dropped by all before the bytes are read.
+ */
+bool page_code_get(struct slot *s, gfn_t gfn);
+void page_code_put(struct slot *s, gfn_t gfn);
+unsigned page_code_holders(const struct slot *s, gfn_t gfn);
 bool page_has_code(const struct slot *s, gfn_t gfn);
 
 /*

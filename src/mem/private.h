@@ -50,6 +50,7 @@ struct mem {
 	struct slot_space space[MEM_SPACES];
 	struct arena arena;
 	u64 total_pages;
+	u64 serial; /* of the newest slot */
 	pthread_mutex_t lock;
 	const struct mem_ops *ops;
 	void *owner;

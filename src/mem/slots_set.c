@@ -161,6 +161,7 @@ static int slot_place(struct mem *m, struct slot_space *sp, struct slot *old,
 	new->base_gfn = want->base_gfn;
 	new->hva = want->hva;
 	new->desc = desc;
+	new->serial = ++m->serial;
 	__atomic_store_n(&new->npages, want->npages, __ATOMIC_RELEASE);
 	m->total_pages += want->npages;
 	list_publish(m, sp, old, new);

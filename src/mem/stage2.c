@@ -28,14 +28,26 @@ void page_note_read(struct slot *s, gfn_t gfn)
 	desc_update(slot_desc(s, gfn), S2_R | S2_A, 0);
 }
 
-/* Marking takes W away: EPT's own bits then say what a write tag may not do. */
-bool page_set_code(struct slot *s, gfn_t gfn, bool has_code)
+/* The first holder takes W away: EPT's own bits then say what a write tag may not do. */
+bool page_code_get(struct slot *s, gfn_t gfn)
 {
-	u64 *desc = slot_desc(s, gfn);
+	u64 *desc = slot_desc(s, gfn), old = __atomic_load_n(desc, __ATOMIC_RELAXED), new;
 
-	return (has_code ? desc_update(desc, S2_R | S2_X | S2_A | S2_CODE, S2_W)
-			 : desc_update(desc, 0, S2_CODE)) &
-	       S2_CODE;
+	do {
+		new = ((old | S2_R | S2_X | S2_A) & ~S2_W) + S2_CODE_ONE;
+	} while (!__atomic_compare_exchange_n(desc, &old, new, true, __ATOMIC_SEQ_CST,
+					      __ATOMIC_RELAXED));
+	return old & S2_CODE;
+}
+
+void page_code_put(struct slot *s, gfn_t gfn)
+{
+	__atomic_fetch_sub(slot_desc(s, gfn), S2_CODE_ONE, __ATOMIC_SEQ_CST);
+}
+
+unsigned page_code_holders(const struct slot *s, gfn_t gfn)
+{
+	return (__atomic_load_n(slot_desc(s, gfn), __ATOMIC_SEQ_CST) & S2_CODE) / S2_CODE_ONE;
 }
 
 bool page_has_code(const struct slot *s, gfn_t gfn)

@@ -281,6 +281,7 @@ static int machine_run(struct board *b, struct why *why)
 		return r;
 	b->exits = (struct exits){ .ops = &board_exits, .owner = b, .cpu = &b->cpu };
 	atomic_store(&b->thread_done, false);
+	console_open(b->console);
 	r = pthread_create(&b->thread, NULL, processor_thread, b);
 	if (r) {
 		machine_power_off(b);

@@ -116,6 +116,11 @@ static void wake(struct console *c)
 		return; /* the counter is full: it is awake */
 }
 
+void console_open(struct console *c)
+{
+	atomic_store(&c->stopped, false);
+}
+
 void console_stop(struct console *c)
 {
 	atomic_store(&c->stopped, true);
@@ -301,7 +306,6 @@ static void drain(struct console *c)
 
 void console_run(struct console *c)
 {
-	atomic_store(&c->stopped, false);
 	while (!atomic_load(&c->stopped))
 		loop_once(c);
 	drain(c);

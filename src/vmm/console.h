@@ -24,6 +24,9 @@ void console_destroy(struct console *c);
 /* From a vCPU: waits only while the buffer is full and the console runs. */
 void console_write(struct console *c, u8 byte);
 
+/* Before the vCPU starts: a stop from now on is not lost. */
+void console_open(struct console *c);
+
 /* Serve input, output and signals until console_stop(); then write what is left. */
 void console_run(struct console *c);
 void console_stop(struct console *c); /* any thread */

@@ -3,7 +3,7 @@
 # Debian's kernel boots to /init, the demo's output is right, and the machine powers off.
 """usage: boot_test.py ANYKVM FORM [OPTION...]
 
-Skipped when there is no kernel in the cache (anykvm fetch)."""
+Skipped when there is no kernel and none can be fetched."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def boot(anykvm, form, options):
     if not os.path.exists("/bin/busybox") and not os.path.exists("/usr/bin/busybox"):
         raise guestlib.Skip("no busybox (tools/deps run)")
     if subprocess.run([anykvm, "fetch"], check=False, capture_output=True).returncode:
-        raise guestlib.Skip("no kernel in the cache, and it cannot be fetched")
+        raise guestlib.Skip("no kernel: anykvm fetch failed")
     run = guestlib.Run([anykvm, "run", "--engine", form] + options, TIMEOUT[form])
     text = run.out.decode(errors="replace")
     if run.why_crashed():

@@ -44,9 +44,9 @@ def idle_share(process):
 
 
 def check(anykvm, form):
-    kernel = initrd.cached_kernel()
+    kernel = initrd.kernel(anykvm)
     if not kernel or not initrd.busybox():
-        raise guestlib.Skip("no kernel in the cache (anykvm fetch), or no busybox")
+        raise guestlib.Skip("no kernel: anykvm fetch failed, or no busybox")
     with tempfile.TemporaryDirectory() as folder:
         image = os.path.join(folder, "initrd.gz")
         initrd.make(image, INIT)

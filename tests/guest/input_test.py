@@ -79,7 +79,7 @@ def main():
         add("an unknown form", "engine", "run", "--flat", f"{flat}@0x7c00", "--engine", "warp")
         add("a missing image", "nosuchfile", "run", "--flat", os.path.join(folder, "nosuchfile") + "@0x7c00")
         add("an image outside memory", "flat", "run", "--mem", "64M", "--flat", f"{flat}@0xffffffffff")
-        kernel = initrd.cached_kernel()
+        kernel = initrd.kernel(anykvm)
         if kernel:
             big = os.path.join(folder, "big")
             with open(big, "wb") as f:

@@ -259,7 +259,7 @@ static void test_odd_tables(void **state)
 	assert_false(x86_walk_debug(g->cpu, VA + 0x1000, &xl));
 	assert_int_equal(guest_get(g, leaf_at(), 8), 0x7000 | P | W);
 
-	page_set_code(s, PTE >> 12, true);
+	page_code_get(s, PTE >> 12);
 	assert_int_equal(x86_walk(g->cpu, VA, ACC_WRITE, &xl), X86_OK);
 	assert_int_equal(g->written, 1);
 	assert_int_equal(g->written_gpa, leaf_at());
@@ -292,7 +292,7 @@ static void test_host(void **state)
 	assert_ptr_equal(host, g->rom);
 	assert_int_equal(x86_host(g->cpu, GUEST_ROM, 8, ACC_WRITE, &host, &tag, NULL), X86_OK);
 	assert_null(host);
-	page_set_code(s, 5, true);
+	page_code_get(s, 5);
 	assert_int_equal(x86_host(g->cpu, 0x5000, 4, ACC_READ, &host, &tag, NULL), X86_OK);
 	assert_true(host && tag);
 	assert_int_equal(g->written, 0);

@@ -27,12 +27,15 @@ static void test_grant(void **state)
 	assert_int_equal(*slot_desc(s, 0x100), S2_R | S2_A);
 	assert_true(page_grant_write(s, 0x100));
 	assert_int_equal(*slot_desc(s, 0x100), S2_R | S2_W | S2_A | S2_D);
-	assert_false(page_set_code(s, 0x100, true));
-	assert_true(page_set_code(s, 0x100, true));
+	assert_false(page_code_get(s, 0x100));
+	assert_true(page_code_get(s, 0x100));
+	assert_int_equal(page_code_holders(s, 0x100), 2);
 	assert_true(page_has_code(s, 0x100));
 	assert_false(page_has_code(s, 0x101));
 	assert_false(page_grant_write(s, 0x100));
-	assert_true(page_set_code(s, 0x100, false));
+	page_code_put(s, 0x100);
+	assert_false(page_grant_write(s, 0x100));
+	page_code_put(s, 0x100);
 	assert_true(page_grant_write(s, 0x100));
 	mem_destroy(m);
 }
@@ -123,8 +126,8 @@ static void test_copy(void **state)
 static void *marker(void *arg)
 {
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		page_set_code(arg, 0, true);
-		page_set_code(arg, 0, false);
+		page_code_get(arg, 0);
+		page_code_put(arg, 0);
 	}
 	return NULL;
 }

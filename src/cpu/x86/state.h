@@ -254,8 +254,9 @@ struct x86_cpu {
 	u64 next_rip; /* where the instruction continues; control transfers write it */
 	u16 aflags;   /* AF_* */
 	struct x86_vflags f;
-	volatile u8
-		kick; /* non-zero: leave translated code at the next poll; any thread may set it */
+	/* Polled together, as one word: leave translated code soon. Any thread may set either. */
+	volatile u8 kick __attribute__((aligned(2))); /* for the KVM floor: engine_run() returns */
+	volatile u8 request; /* for the engine: somebody wants something dropped */
 	u8 shadow;    /* 1: STI, 2: MOV SS: no interrupt before the next instruction is done */
 	u8 cpl;
 	bool full; /* context: see top of file */

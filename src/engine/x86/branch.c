@@ -10,7 +10,7 @@ void tr_helper(struct tr *t, unsigned i)
 	if (t->flags == FLAGS_HOST)
 		emit_flags_save(&t->e, R10, GS_AFLAGS);
 	emit_mov_imm64(&t->e, R11, (u64)rec);
-	emit_call_to(&t->e, t->v->engine->stubs.op);
+	emit_call_to(&t->e, t->v->stubs.op);
 	t->flags = FLAGS_SAVED;
 }
 
@@ -50,13 +50,13 @@ static void emit_poll(struct tr *t, s32 off)
 	u8 *ok;
 
 	emit_mov(e, R10, RCX);
-	emit8(e, 0x65); /* movzx ecx, byte gs:[kick] */
-	emit_bytes(e, (const u8[]){ 0x0f, 0xb6, 0x0c, 0x25 }, 4);
+	emit8(e, 0x65); /* movzx ecx, word gs:[kick] */
+	emit_bytes(e, (const u8[]){ 0x0f, 0xb7, 0x0c, 0x25 }, 4);
 	emit32(e, GS(cpu.kick));
 	ok = emit_jcc8(e, 0xe3); /* jrcxz */
 	emit_mov(e, RCX, R10);
 	emit_rip(t, off, 8);
-	emit_jmp_to(e, t->v->engine->stubs.kick);
+	emit_jmp_to(e, t->v->stubs.kick);
 	emit_patch8(e, ok);
 	emit_mov(e, RCX, R10);
 }
@@ -93,7 +93,7 @@ static void emit_exit_stubs(struct tr *t)
 		l->stub = t->e.p - t->c->code_w;
 		emit_patch(&t->e, t->c->code_w + l->site);
 		emit_mov_imm64(&t->e, R11, (u64)l);
-		emit_jmp_to(&t->e, t->v->engine->stubs.link);
+		emit_jmp_to(&t->e, t->v->stubs.link);
 	}
 }
 
@@ -116,7 +116,7 @@ void tr_fallthrough(struct tr *t)
 
 	if (t->form == FORM_BOUNCE) {
 		tr_flags_need(t, R10);
-		emit_jmp_to(&t->e, t->v->engine->stubs.done);
+		emit_jmp_to(&t->e, t->v->stubs.done);
 		return;
 	}
 	if (t->form != FORM_FAST || t->off[last] + t->d[last].insn.len >= (s32)PAGE_SIZE) {

@@ -123,6 +123,14 @@ static inline void emit_cmp8_gs_imm(struct emit *e, u32 disp, u8 v)
 	emit8(e, v);
 }
 
+/* cmp word gs:[disp], 0 */
+static inline void emit_cmp16_gs_zero(struct emit *e, u32 disp)
+{
+	emit8(e, 0x66);
+	emit_op_gs(e, false, 0x83, 7, disp);
+	emit8(e, 0);
+}
+
 static inline void emit_alu_gs(struct emit *e, enum alu op, unsigned reg, u32 disp)
 {
 	emit_op_gs(e, true, op << 3 | 3, reg, disp);

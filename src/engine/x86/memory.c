@@ -189,7 +189,7 @@ void tr_slow_paths(struct tr *t)
 		emit_op_base(e, true, ALU_XOR << 3 | 3, R10, R11,
 			     s->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r));
 		emit_mov_imm64(e, R11, s->rec);
-		emit_call_to(e, t->v->engine->stubs.mem_slow);
+		emit_call_to(e, t->v->stubs.mem_slow);
 		emit_jmp_to(e, (u64)s->back + e->delta);
 	}
 }
@@ -209,7 +209,7 @@ void tr_operand(struct tr *t, unsigned i)
 	} else {
 		rec = tr_record(t, i);
 		emit_mov_imm64(&t->e, R11, (u64)rec);
-		emit_call_to(&t->e, t->v->engine->stubs.mem_call);
+		emit_call_to(&t->e, t->v->stubs.mem_call);
 	}
 	if (insn->bit_offset) { /* the instruction itself adds the bit offset again */
 		emit_bit_bias(t, i);

@@ -166,7 +166,7 @@ static void make_dispatch(struct emit *e, struct stubs *s)
 	s->dispatch = emit_pc(e);
 	emit_flags_save(e, R11, GS_AFLAGS);
 	s->dispatch_saved = emit_pc(e);
-	emit_cmp8_gs_imm(e, GS(cpu.kick), 0);
+	emit_cmp16_gs_zero(e, GS(cpu.kick));
 	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
 	emit_mov32(e, R11, R10);
 	emit_alu_imm(e, false, ALU_AND, R11, IBTC_SIZE - 1);
@@ -202,14 +202,15 @@ static void make_done(struct emit *e, struct stubs *s)
 	emit_jmp_to(e, s->leave);
 }
 
-bool stubs_make(struct engine *en)
+bool stubs_make(struct engine_vcpu *v)
 {
-	struct cache *c = &en->cache;
+	const struct x86_host *host = &v->engine->host;
+	struct cache *c = &v->cache;
 	struct emit e = { c->code_w + 64, c->code_w + c->code_size, c->delta, false };
-	struct stubs *s = &en->stubs;
+	struct stubs *s = &v->stubs;
 
-	make_enter(&e, s, &en->host);
-	make_leave(&e, s, &en->host);
+	make_enter(&e, s, host);
+	make_leave(&e, s, host);
 	s->fault = s->leave;
 	make_dispatch_c(&e, s);
 	make_dispatch(&e, s);

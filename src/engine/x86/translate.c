@@ -85,6 +85,15 @@ static bool ends_block(x86_mode_t mode, const struct decoded *d)
 	}
 }
 
+/* Whether stores to the page are reported to this vCPU. */
+static bool page_is_held(struct engine_vcpu *v, gpa_t key)
+{
+	struct slot *s = mem_slot_find(v->engine->mem, key >> 60, cache_gpa(key) >> PAGE_SHIFT, NULL);
+	const struct code_page *p = cache_page_find(&v->cache, key);
+
+	return s && p && p->serial == s->serial;
+}
+
 /* The instruction at the end of the page goes on in the next one. */
 static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned off, u8 **host2)
 {
@@ -97,6 +106,11 @@ static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned 
 	st = engine_fetch(v, x86_rip_mask(&v->cpu, v->cpu.rip + first), &gpa, host2);
 	if (st != X86_OK)
 		return st;
+	if (!page_is_held(v, gpa & PAGE_MASK)) {
+		v->protect_page = gpa & PAGE_MASK;
+		v->reason = LEAVE_PROTECT;
+		return X86_EXIT;
+	}
 	memcpy(bytes, host + off, first);
 	memcpy(bytes + first, *host2, sizeof(bytes) - first);
 	decode(&v->engine->host, t->mode, bytes, sizeof(bytes), &t->d[0]);
@@ -202,20 +216,10 @@ static bool block_finish(struct tr *t, const u8 *host, const u8 *host2)
 	return true;
 }
 
-/* No write tag may be left on a page that code is made from. */
-static void protect(struct engine_vcpu *v, gpa_t page, const u8 *host)
-{
-	gpa_t gpa = page & ~(15ull << 60);
-	struct slot *s = mem_slot_find(v->engine->mem, page >> 60, gpa >> PAGE_SHIFT, NULL);
-
-	if (s && !page_set_code(s, gpa >> PAGE_SHIFT, true))
-		tlb_drop_write(v, host);
-}
-
 static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
 {
-	const struct stubs *s = &v->engine->stubs;
-	struct cache *c = &v->engine->cache;
+	const struct stubs *s = &v->stubs;
+	struct cache *c = &v->cache;
 	bool cached = form == FORM_FAST || form == FORM_CHECKED;
 
 	t->e = (struct emit){ c->code_w + c->code_used, c->code_w + c->code_size, c->delta, false };
@@ -237,8 +241,8 @@ void *translate_room(void)
 
 struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form, enum x86_status *status)
 {
-	struct cache *c = &v->engine->cache;
-	struct tr *t = v->engine->tr_room;
+	struct cache *c = &v->cache;
+	struct tr *t = v->tr_room;
 	u8 *host2 = NULL;
 
 	*status = X86_OK;
@@ -252,12 +256,9 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 	t->b->mode = t->mode;
 	t->b->form = form;
 	t->b->code = c->code_used;
-	protect(v, gpa & PAGE_MASK, host);
 	*status = decode_block(t, host, &host2);
 	if (*status != X86_OK)
 		return NULL;
-	if (host2)
-		protect(v, t->b->second, host2);
 	find_live_flags(t);
 	emit_block(t);
 	return block_finish(t, host, host2) ? t->b : NULL;

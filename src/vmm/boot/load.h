@@ -14,7 +14,7 @@
 #define BOOT_CMDLINE_AT	 0x20000
 #define BOOT_CMDLINE_MAX 0x10000
 
-_Static_assert(BOOT_CMDLINE_AT + BOOT_CMDLINE_MAX <= RAM_LOADER_END, \"kernels load above\");
+_Static_assert(BOOT_CMDLINE_AT + BOOT_CMDLINE_MAX <= RAM_LOADER_END, "kernels load above");
 
 /* Read once; loaded again after each reset. */
 struct kernel {

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Requests between vCPUs: drop tags, flush, code was written. Leaf code; waiting is in wait.c. */
+#include "engine/vcpu.h"
+
+static void lock(struct requests *r)
+{
+	while (__atomic_exchange_n(&r->lock, 1, __ATOMIC_ACQUIRE))
+		__builtin_ia32_pause();
+}
+
+static void unlock(struct requests *r)
+{
+	__atomic_store_n(&r->lock, 0, __ATOMIC_RELEASE);
+}
+
+static void written_serve(struct engine_vcpu *v)
+{
+	struct requests *r = &v->requests;
+	struct written_range range[WRITTEN_MAX];
+	unsigned killed = 0;
+	u32 n;
+
+	lock(r);
+	n = r->nwritten;
+	for (u32 i = 0; i < n && i < WRITTEN_MAX; i++)
+		range[i] = r->written[i];
+	r->nwritten = 0;
+	unlock(r);
+	if (n > WRITTEN_MAX) { /* execute tags are filled anew, which compares the bytes */
+		itlb_flush(v, true);
+		return;
+	}
+	for (u32 i = 0; i < n; i++) {
+		struct slot *s = mem_slot_find(v->engine->mem, range[i].gpa >> 60,
+					       cache_gpa(range[i].gpa) >> PAGE_SHIFT, NULL);
+
+		if (s)
+			killed += cache_written(&v->cache, s, range[i].gpa, range[i].len);
+	}
+	if (killed)
+		ibtc_flush(v);
+}
+
+void requests_serve(struct engine_vcpu *v)
+{
+	struct requests *r = &v->requests;
+	u32 epoch, wanted;
+
+	v->cpu.request = 0;
+	/* Whoever asks after this load sets cpu.request again. */
+	epoch = __atomic_load_n(&r->epoch, __ATOMIC_SEQ_CST);
+	wanted = __atomic_exchange_n(&r->wanted, 0, __ATOMIC_SEQ_CST);
+	if (wanted & REQUEST_FLUSH)
+		tlb_flush_all(v);
+	if (wanted & REQUEST_DROP_WRITE)
+		tlb_drop_all_writes(v);
+	if (wanted & REQUEST_WRITTEN)
+		written_serve(v);
+	/* Non-temporal stores that went through a dropped tag must be visible before the ack. */
+	__asm__ volatile("sfence" ::: "memory");
+	__atomic_store_n(&r->acked, epoch, __ATOMIC_RELEASE);
+}
+
+void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len)
+{
+	if (v->npending < ARRAY_SIZE(v->pending))
+		v->pending[v->npending] = (struct written_range){ key, len };
+	v->npending++;
+	v->smc = true; /* the block is left behind this instruction, and the others are told */
+}
+
+static void tell(struct engine_vcpu *o, const struct engine_vcpu *v)
+{
+	struct requests *r = &o->requests;
+
+	lock(r);
+	if (v->npending > ARRAY_SIZE(v->pending))
+		r->nwritten = WRITTEN_MAX + 1;
+	for (u32 i = 0; i < v->npending && i < ARRAY_SIZE(v->pending); i++) {
+		if (r->nwritten < WRITTEN_MAX)
+			r->written[r->nwritten] = v->pending[i];
+		if (r->nwritten <= WRITTEN_MAX)
+			r->nwritten++;
+	}
+	unlock(r);
+	__atomic_fetch_or(&r->wanted, REQUEST_WRITTEN, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&o->cpu.request, 1, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Tell the other vCPUs of stores to code, after the store: what they translated from the bytes before is found then,
+ * and a store to a flag that follows in program order is seen after this. Nobody waits.
+ */
+void requests_post_written(struct engine_vcpu *v)
+{
+	for (struct engine_vcpu *o = __atomic_load_n(&v->engine->vcpus, __ATOMIC_ACQUIRE); o; o = o->next)
+		if (o != v)
+			tell(o, v);
+	v->npending = 0;
+}
+
+void vcpu_in(struct engine_vcpu *v)
+{
+	(void)__atomic_exchange_n(&v->requests.in, true, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&v->requests.wanted, __ATOMIC_SEQ_CST))
+		requests_serve(v);
+}
+
+void vcpu_out(struct engine_vcpu *v)
+{
+	__asm__ volatile("sfence" ::: "memory");
+	__atomic_store_n(&v->requests.in, false, __ATOMIC_RELEASE);
+}
