@@ -140,7 +140,7 @@ static int help(void)
 
 static int options_check(const struct run_options *o, struct why *why)
 {
-	if (o->cpus > 1)
+	if (o->cpus > 64)
 		return why_set(why, EINVAL,
 			       "--cpus %u: several processors do not work yet; give "
 			       "--cpus 1 or drop it",

@@ -171,7 +171,7 @@ bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *ho
 		return false;
 	if (b->straddles && !page_add(c, b, b->second, host2, 0, off + b->len - PAGE_SIZE))
 		return false;
-	h = ((b->gpa >> 1) ^ (b->gpa >> 13) ^ b->mode) & (CACHE_HASH - 1);
+	h = cache_hash(b->gpa, b->mode);
 	b->hash_next = c->hash[h];
 	c->hash[h] = b;
 	c->by_code[c->nblocks++] = b;

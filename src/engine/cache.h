@@ -81,6 +81,11 @@ struct code_page {
 #define CACHE_HASH BIT(16)
 #define CACHE_PAGE_HASH BIT(13)
 
+static inline u32 cache_hash(gpa_t gpa, u32 mode)
+{
+	return (gpa + mode) * 0x9e3779b97f4a7c15ull >> 48;
+}
+
 struct cache {
 	u8 *code_w; /* writable alias */
 	s64 delta; /* executable - writable */

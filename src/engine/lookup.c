@@ -5,7 +5,7 @@
 
 struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form)
 {
-	unsigned h = ((gpa >> 1) ^ (gpa >> 13) ^ mode) & (CACHE_HASH - 1);
+	unsigned h = cache_hash(gpa, mode);
 
 	for (struct block *b = c->hash[h]; b; b = b->hash_next)
 		if (b->gpa == gpa && b->mode == mode && b->form == form && !b->dead)
@@ -54,7 +54,7 @@ void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 
 static void block_kill(struct cache *c, struct block *b)
 {
-	unsigned h = ((b->gpa >> 1) ^ (b->gpa >> 13) ^ b->mode) & (CACHE_HASH - 1);
+	unsigned h = cache_hash(b->gpa, b->mode);
 	struct block **p = &c->hash[h];
 
 	while (*p && *p != b)

@@ -43,7 +43,13 @@ void tlb_select(struct engine_vcpu *v)
 {
 	u32 mode = engine_mode_key(v);
 
-	v->tlb = v->context[context_of(&v->cpu)]->e;
+	const struct x86_cpu *cpu = &v->cpu;
+	const struct x86_vflags *f = &cpu->f;
+
+	v->tlb = v->context[context_of(cpu)]->e;
+	v->tlb_ac = v->context[TLB_KERNEL_AC]->e;
+	v->tlb_no_ac = v->context[cpu->cr4 & CR4_SMAP ? TLB_KERNEL : TLB_KERNEL_AC]->e;
+	v->rare_flags = 2 | f->tf << 8 | f->df << 10 | f->iopl << 12 | f->nt << 14 | f->vif << 19 | f->vip << 20 | f->id << 21;
 	if (mode != v->mode_seen || !v->ibtc) {
 		v->ibtc = ibtc_of(v, mode)->e;
 		v->mode_seen = mode;

@@ -150,6 +150,8 @@ struct engine_vcpu {
 	u64 inline_hits; /* verbose only: memory operands served inline */
 	u64 chained, unchained; /* verbose only: block exits */
 	struct tlb_entry *tlb; /* of the context of the current mode */
+	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
+	u64 rare_flags; /* RFLAGS but for the arithmetic flags, IF and AC */
 	struct ibtc_entry *ibtc; /* of the current mode */
 	u32 mxcsr_host;
 	u16 fcw_host;

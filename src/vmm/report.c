@@ -73,7 +73,7 @@ static void print_json(const struct report *r, const struct exits *x, int status
 	json_object_set_new(root, "exits", exits);
 	if (x->end == VM_FAILED)
 		json_object_set_new(root, "why", json_string(x->why.text));
-	text = json_dumps(root, JSON_COMPACT);
+	text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(6));
 	if (text) {
 		/* stdout is the guest's console. */
 		fprintf(stderr, "%s\n", text);

@@ -25,7 +25,7 @@ def boot(anykvm, form, options):
         return run.why_crashed()
     if not run.ended or run.status != 0:
         return f"wanted status 0: {run.describe()}"
-    for expected in ("anykvm: /init reached", "Linux"):
+    for expected in ("anykvm: /init reached", "Linux", "(right)", "demo done"):
         if expected not in text:
             return f"no '{expected}' on the console: {run.describe()}"
     for bad in ("Kernel panic", "BUG:", "Oops", "WARNING:", "general protection"):

@@ -292,6 +292,14 @@ static void fill_windows(struct start *s, struct rng *r, u8 *image)
 			put(image + s->win[i].off + k, rng_lane(r), 8);
 }
 
+/* Zydis gives no size to an XSAVE area. */
+static unsigned operand_reach(const struct testcase *c, const ZydisDecodedOperand *op)
+{
+	bool is_xsave = c->zi.meta.category == ZYDIS_CATEGORY_XSAVE || c->zi.meta.category == ZYDIS_CATEGORY_XSAVEOPT;
+
+	return is_xsave ? 3072 : op->size / 8;
+}
+
 /* Around every operand, as wide as the instruction may reach. */
 static void choose_windows(struct start *s, const struct testcase *c)
 {
@@ -304,7 +312,7 @@ static void choose_windows(struct start *s, const struct testcase *c)
 			continue;
 		off = operand_address(&s->st, c, op) - ARENA;
 		if (off > -0x10000 && off < (s64)ARENA_SIZE + 0x10000)
-			add_window(s, off - around, off + around + op->size / 8);
+			add_window(s, off - around, off + around + operand_reach(c, op));
 	}
 }
 

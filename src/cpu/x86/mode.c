@@ -80,6 +80,8 @@ void x86_mode_update(struct x86_cpu *cpu)
 	}
 	if (cpu->cpl == 3 && cpu->f.ac && (cpu->cr0 & CR0_AM))
 		m |= MODE_AC;
+	if (cpu->cpl == 3 && (cpu->cr4 & CR4_TSD))
+		m |= MODE_TSD;
 	if (step_wanted(cpu))
 		m |= MODE_STEP;
 	if (cpu->event.in_smm)

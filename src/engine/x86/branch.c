@@ -140,6 +140,12 @@ static void stack_access(struct tr *t, unsigned i, bool write)
 	tr_translate(t, rec, 8, write);
 }
 
+void tr_stack_push_address(struct tr *t, unsigned i)
+{
+	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	stack_access(t, i, true);
+}
+
 static void rsp_add(struct tr *t, s32 n)
 {
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, EMIT_NO_REG, 1, n, 8);

@@ -123,6 +123,15 @@ static inline void emit_cmp8_gs_imm(struct emit *e, u32 disp, u8 v)
 	emit8(e, v);
 }
 
+/* movzx dst32, byte gs:[disp] */
+static inline void emit_movzx8_gs(struct emit *e, unsigned dst, u32 disp)
+{
+	emit8(e, 0x65);
+	emit_rex(e, false, dst, 0, 0);
+	emit_bytes(e, (const u8[]){ 0x0f, 0xb6, (u8)((dst & 7) << 3 | 4), 0x25 }, 4);
+	emit32(e, disp);
+}
+
 /* cmp word gs:[disp], 0 */
 static inline void emit_cmp16_gs_zero(struct emit *e, u32 disp)
 {

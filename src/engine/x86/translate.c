@@ -180,7 +180,8 @@ static bool translate_one(struct tr *t, unsigned i)
 		tr_branch(t, i);
 		return true;
 	default:
-		tr_helper(t, i);
+		if (!tr_system(t, i))
+			tr_helper(t, i);
 		return false;
 	}
 }

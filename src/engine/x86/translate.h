@@ -84,6 +84,10 @@ void tr_lea(struct tr *t, unsigned i);
 void tr_helper(struct tr *t, unsigned i);
 void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown);
 bool tr_stack(struct tr *t, unsigned i);
+/* R10 = host address of the 8 bytes below RSP, for a push by instruction @i. */
+void tr_stack_push_address(struct tr *t, unsigned i);
+/* system.c: returns whether it was emitted; otherwise the caller takes the helper. */
+bool tr_system(struct tr *t, unsigned i);
 void tr_branch(struct tr *t, unsigned i);
 /* Go on at the instruction behind the last one. */
 void tr_fallthrough(struct tr *t);

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What must be equal, and what the manuals leave open. */
+#include <string.h>
+
+#include "cpu/x86/xstate.h"
+#include "insn.h"
+
+#define ALL_GPR	 0xffffu
+#define IMAGE_X87 1 /* the operand is an image with x87 instruction and data pointers */
+
+/* Results that need not agree, and why. */
+static const struct loose {
+	u16 mnemonic;
+	u16 gpr; /* bits of registers */
+	const char *reason;
+} loose_table[] = {
+	{ ZYDIS_MNEMONIC_RDTSC, BIT(RAX) | BIT(RDX), "time" },
+	{ ZYDIS_MNEMONIC_RDTSCP, BIT(RAX) | BIT(RDX) | BIT(RCX), "time" },
+	{ ZYDIS_MNEMONIC_CPUID, BIT(RAX) | BIT(RBX) | BIT(RCX) | BIT(RDX), "the guest's CPUID is its own" },
+	{ ZYDIS_MNEMONIC_XGETBV, BIT(RAX) | BIT(RDX), "the guest's XCR0 is its own" },
+	{ ZYDIS_MNEMONIC_RDPID, ALL_GPR & ~BIT(RSP), "the guest's TSC_AUX is its own" },
+	{ ZYDIS_MNEMONIC_RDRAND, ALL_GPR, "random" },
+	{ ZYDIS_MNEMONIC_RDSEED, ALL_GPR, "random" },
+};
+
+static const struct loose *loose_find(const struct testcase *c)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(loose_table); i++)
+		if (loose_table[i].mnemonic == c->zi.mnemonic)
+			return &loose_table[i];
+	return NULL;
+}
+
+static bool differ(FILE *f, const char *what, u64 native, u64 guest)
+{
+	if (native == guest)
+		return false;
+	if (f)
+		fprintf(f, "#     %-10s host %016lx guest %016lx\n", what, native, guest);
+	return true;
+}
+
+static bool gprs_differ(const struct testcase *c, const struct outcome *a, const struct outcome *b, FILE *f)
+{
+	static const char *const names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+	const struct loose *l = loose_find(c);
+	bool bad = false;
+
+	for (unsigned i = 0; i < 16; i++)
+		if (!l || !(l->gpr >> i & 1))
+			bad |= differ(f, names[i], a->st.gpr[i], b->st.gpr[i]);
+	return bad;
+}
+
+/* A component that the header calls initial may hold anything: give it its initial value. */
+static void complete(u8 *x)
+{
+	const struct xstate_layout *l = xstate_layout();
+	u64 bv;
+
+	memcpy(&bv, x + XS_BV, 8);
+	if (!(bv & XC_X87)) {
+		memset(x, 0, XS_MXCSR);
+		memset(x + XS_ST, 0, 128);
+		x[0] = FCW_INIT & 0xff;
+		x[1] = FCW_INIT >> 8;
+	}
+	if (!(bv & XC_SSE))
+		memset(x + XS_XMM, 0, 256);
+	for (unsigned i = 2; i < XC_COUNT; i++)
+		if (state_mask >> i & 1 && !(bv >> i & 1))
+			memset(x + l->offset[i], 0, l->size[i]);
+}
+
+static u64 get(const u8 *p, unsigned n)
+{
+	u64 v = 0;
+
+	memcpy(&v, p, n);
+	return v;
+}
+
+static bool x87_differs(const u8 *a, const u8 *b, FILE *f)
+{
+	bool bad = differ(f, "fcw", get(a + XS_FCW, 2), get(b + XS_FCW, 2));
+	unsigned top = get(a + XS_FSW, 2) >> 11 & 7;
+	char name[16];
+
+	bad |= differ(f, "fsw", get(a + XS_FSW, 2), get(b + XS_FSW, 2));
+	bad |= differ(f, "ftw", a[XS_FTW], b[XS_FTW]);
+	for (unsigned i = 0; i < 8; i++) {
+		const u8 *p = a + XS_ST + 16 * i, *q = b + XS_ST + 16 * i;
+
+		if (!(a[XS_FTW] >> ((top + i) & 7) & 1))
+			continue;
+		snprintf(name, sizeof(name), "st%u", i);
+		bad |= differ(f, name, get(p, 8), get(q, 8));
+		snprintf(name, sizeof(name), "st%u.exp", i);
+		bad |= differ(f, name, get(p + 8, 2), get(q + 8, 2));
+	}
+	return bad;
+}
+
+static bool component_differs(const u8 *a, const u8 *b, const char *what, unsigned unit, unsigned off,
+			      unsigned size, FILE *f)
+{
+	bool bad = false;
+	char name[24];
+
+	if (!memcmp(a + off, b + off, size))
+		return false;
+	for (unsigned i = 0; i < size; i += 8) {
+		snprintf(name, sizeof(name), "%s%u+%u", what, i / unit, i % unit);
+		bad |= differ(f, name, get(a + off + i, 8), get(b + off + i, 8));
+	}
+	return bad;
+}
+
+static bool vectors_differ(const struct outcome *native, const struct outcome *guest, FILE *f)
+{
+	static const char *const names[XC_COUNT] = { "", "", "ymmh", "", "", "k", "zmmh", "zmm16+" };
+	static const u8 units[XC_COUNT] = { 1, 1, 16, 1, 1, 8, 32, 64 };
+	const struct xstate_layout *l = xstate_layout();
+	static u8 a[XSAVE_AREA], b[XSAVE_AREA];
+	bool bad;
+
+	memcpy(a, native->st.xsave, 2816);
+	memcpy(b, guest->st.xsave, 2816);
+	complete(a);
+	complete(b);
+	bad = x87_differs(a, b, f);
+	bad |= differ(f, "mxcsr", get(a + XS_MXCSR, 4), get(b + XS_MXCSR, 4));
+	bad |= component_differs(a, b, "xmm", 16, XS_XMM, 256, f);
+	for (unsigned i = 2; i < XC_COUNT; i++)
+		if (state_mask >> i & 1)
+			bad |= component_differs(a, b, names[i], units[i], l->offset[i], l->size[i], f);
+	return bad;
+}
+
+/* Exceptions whose error code the host's kernel shows as hardware gave it. */
+static bool has_error(int vector)
+{
+	return vector == VEC_PF || vector == VEC_GP || vector == VEC_SS || vector == VEC_NP || vector == VEC_TS;
+}
+
+bool outcome_differs(const struct testcase *c, const struct start *s, const struct outcome *native,
+		     const struct outcome *guest, FILE *f)
+{
+	const u64 flags = FL_ARITH | FL_DF | FL_ID | FL_NT | FL_IF | FL_IOPL | FL_AC;
+	bool bad = differ(f, "vector", native->vector, guest->vector);
+
+	(void)s;
+	bad |= differ(f, "rip", native->rip, guest->rip);
+	if (guest->vector == -2) {
+		differ(f, "exit", 0, guest->error);
+		return true;
+	}
+	if (has_error(native->vector))
+		bad |= differ(f, "error", native->error, guest->error);
+	if (native->vector == VEC_PF)
+		bad |= differ(f, "cr2", native->cr2, guest->cr2);
+	bad |= gprs_differ(c, native, guest, f);
+	bad |= differ(f, "rflags", native->st.rflags & flags, guest->st.rflags & flags);
+	bad |= differ(f, "fs base", native->st.fs_base, guest->st.fs_base);
+	bad |= differ(f, "gs base", native->st.gs_base, guest->st.gs_base);
+	for (unsigned i = 0; i < 6; i++)
+		bad |= differ(f, "selector", native->st.sel[i], guest->st.sel[i]);
+	return bad | vectors_differ(native, guest, f);
+}
+
+/*
+ * Fields of images in memory that show where the program is: the host's processor stores its own,
+ * ours stores zero. Offset and length; compared with zero.
+ */
+static const struct pointers {
+	u16 mnemonic;
+	u8 width; /* operand width in bits, 0: any */
+	u8 n;
+	u8 at[3][2];
+} pointer_table[] = {
+	{ ZYDIS_MNEMONIC_FXSAVE, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_FXSAVE64, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_XSAVE, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_XSAVE64, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_XSAVEC, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_XSAVEC64, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_XSAVEOPT, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_XSAVEOPT64, 0, 1, { { 6, 18 } } },
+	{ ZYDIS_MNEMONIC_FNSTENV, 16, 1, { { 6, 8 } } },
+	{ ZYDIS_MNEMONIC_FNSAVE, 16, 1, { { 6, 8 } } },
+	{ ZYDIS_MNEMONIC_FNSTENV, 0, 1, { { 12, 16 } } },
+	{ ZYDIS_MNEMONIC_FNSAVE, 0, 1, { { 12, 16 } } },
+};
+
+static const struct pointers *pointers_find(const struct testcase *c)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(pointer_table); i++)
+		if (pointer_table[i].mnemonic == c->zi.mnemonic &&
+		    (!pointer_table[i].width || pointer_table[i].width == c->zi.operand_width))
+			return &pointer_table[i];
+	return NULL;
+}
+
+/* Check that the pointers of the guest's image at @off are zero, and take the host's for the comparison. */
+static bool pointers_leak(const struct testcase *c, const struct pointers *p, u32 off, FILE *f)
+{
+	bool bad = false;
+
+	(void)c;
+	for (unsigned i = 0; i < p->n; i++)
+		for (unsigned k = 0; k < p->at[i][1]; k++) {
+			u32 at = off + p->at[i][0] + k;
+
+			if (guest_arena[at])
+				bad |= differ(f, "pointer", 0, guest_arena[at]);
+			guest_arena[at] = native_arena[at];
+		}
+	return bad;
+}
+
+bool memory_differs(const struct testcase *c, const struct start *s, const struct outcome *native, FILE *f)
+{
+	const struct pointers *p = native->vector == -1 ? pointers_find(c) : NULL;
+	bool bad = false;
+	char name[24];
+
+	if (p) {
+		u64 at = operand_address(&s->st, c, &c->ops[0]);
+
+		if (image_at(guest_arena, at, 32))
+			bad |= pointers_leak(c, p, at - ARENA, f);
+	}
+	for (unsigned i = 0; i < s->nwin; i++) {
+		const u8 *a = native_arena + s->win[i].off, *b = guest_arena + s->win[i].off;
+
+		if (!memcmp(a, b, s->win[i].len))
+			continue;
+		for (unsigned k = 0; k < s->win[i].len; k += 8) {
+			snprintf(name, sizeof(name), "[%lx]", ARENA + s->win[i].off + k);
+			bad |= differ(f, name, get(a + k, 8), get(b + k, 8));
+		}
+	}
+	return bad;
+}
+
+bool arena_differs(FILE *f)
+{
+	static const struct window areas[] = { { DATA_OFF, DATA_SIZE }, { RO_OFF, RO_SIZE }, { STACK_OFF, STACK_SIZE } };
+	bool bad = false;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++)
+		if (memcmp(native_arena + areas[i].off, guest_arena + areas[i].off, areas[i].len)) {
+			bad = true;
+			if (f)
+				fprintf(f, "#     memory outside the windows differs\n");
+		}
+	return bad;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Run every form of every row of insn.def on the host and in the guest, and count. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "insn.h"
+
+#define STATES_PER_CASE 10
+#define SHOWN_PER_ROW	3
+
+static struct options {
+	u64 seed;
+	unsigned states, shard, shards, shown;
+	const char *only;
+	bool verbose;
+} options = { .seed = 1, .states = 100, .shards = 1, .shown = SHOWN_PER_ROW };
+
+static u8 image[ARENA_SIZE];
+static u64 runs, mismatches;
+static struct {
+	char text[96], bytes[48];
+	u64 at;
+} now; /* for the watchdog */
+
+static void describe(const struct testcase *c)
+{
+	ZydisFormatter f;
+
+	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+	ZydisFormatterFormatInstruction(&f, &c->zi, c->ops, c->zi.operand_count_visible, now.text, sizeof(now.text),
+					c->at, NULL);
+	for (unsigned i = 0; i < c->zi.length; i++)
+		snprintf(now.bytes + 3 * i, 4, "%02x ", c->bytes[i]);
+	now.at = c->at;
+}
+
+static void stuck(int sig)
+{
+	static const char head[] = "Bail out! stuck in ";
+
+	(void)sig;
+	if (write(1, head, sizeof(head) - 1) < 0 || write(1, now.bytes, strlen(now.bytes)) < 0 ||
+	    write(1, "\n", 1) < 0)
+		_exit(3);
+	_exit(3);
+}
+
+static void restore(u8 *arena, const struct start *s)
+{
+	for (unsigned i = 0; i < s->nwin; i++)
+		memcpy(arena + s->win[i].off, image + s->win[i].off, s->win[i].len);
+}
+
+static void print_hex(const char *what, const u8 *p, unsigned n)
+{
+	printf("#     %s", what);
+	for (unsigned i = 0; i < n; i++)
+		printf(" %02x", p[i]);
+	printf("\n");
+}
+
+static void report(const struct testcase *c, const struct start *s, const struct outcome *native,
+		   const struct outcome *guest, unsigned which, unsigned n)
+{
+	describe(c);
+	printf("# %s: %s  [%s] %s, state %u\n", guest_names[which], now.text, now.bytes,
+	       rows[c->form->row].name, n);
+	printf("#     host vector %d error %x cr2 %lx\n", native->vector, native->error, native->cr2);
+	if (c->nbefore)
+		print_hex("before", c->before, c->nbefore);
+	if (c->nbehind)
+		print_hex("behind", c->behind, c->nbehind);
+	if (options.verbose) {
+		for (unsigned i = 0; i < 16; i++)
+			printf("#     in r%-2u %016lx\n", i, s->st.gpr[i]);
+		printf("#     in rflags %lx fs %lx gs %lx\n", s->st.rflags, s->st.fs_base, s->st.gs_base);
+	}
+	outcome_differs(c, s, native, guest, stdout);
+	memory_differs(c, s, native, stdout);
+}
+
+/* After a difference: both sides start from the same memory again. */
+static void resync(void)
+{
+	memcpy(native_arena + DATA_OFF, image + DATA_OFF, DATA_SIZE);
+	memcpy(native_arena + STACK_OFF, image + STACK_OFF, STACK_SIZE);
+	memcpy(guest_arena + DATA_OFF, image + DATA_OFF, DATA_SIZE);
+	memcpy(guest_arena + RO_OFF, native_arena + RO_OFF, RO_SIZE);
+	memcpy(guest_arena + STACK_OFF, image + STACK_OFF, STACK_SIZE);
+}
+
+/* One state on all sides. Returns whether the host has the instruction. */
+static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
+{
+	static struct start s;
+	static struct outcome native, guest;
+	struct row *row = &rows[c->form->row];
+
+	start_make(&s, c, r, image);
+	restore(native_arena, &s);
+	native_run(c, &s.st, &native);
+	row->runs++;
+	row->faults += native.vector != -1;
+	runs++;
+	for (unsigned which = 0; which < GUESTS; which++) {
+		restore(guest_arena, &s);
+		guest_run(which, c, &s.st, &guest);
+		if (!outcome_differs(c, &s, &native, &guest, NULL) && !memory_differs(c, &s, &native, NULL))
+			continue;
+		mismatches++;
+		if (row->bad++ < options.shown)
+			report(c, &s, &native, &guest, which, n);
+	}
+	return native.vector != VEC_UD;
+}
+
+static void run_form(const struct form *form)
+{
+	struct rng r = { form->key ^ options.seed * 0x9e3779b97f4a7c15ull };
+	struct row *row = &rows[form->row];
+	bool known = false;
+
+	for (unsigned n = 0; n < options.states;) {
+		static struct testcase c;
+		unsigned before = row->bad;
+
+		testcase_make(&c, form, &r);
+		describe(&c);
+		native_code(&c);
+		guest_code(&c);
+		for (unsigned i = 0; i < STATES_PER_CASE && n < options.states; i++, n++)
+			known |= run_state(&c, &r, n);
+		if (arena_differs(NULL) && row->bad == before) {
+			mismatches++;
+			if (row->bad++ < options.shown)
+				printf("# memory outside what %s may touch was changed [%s]\n", now.text, now.bytes);
+		}
+		if (row->bad != before)
+			resync();
+	}
+	row->host_ud += !known;
+}
+
+static bool is_chosen(const struct form *form, unsigned i)
+{
+	if (i % options.shards != options.shard || rows[form->row].reason)
+		return false;
+	return !options.only || !strcasecmp(options.only, ZydisMnemonicGetString(form->mnemonic)) ||
+	       !strcasecmp(options.only, rows[form->row].name);
+}
+
+/* One TAP line per row; a row that nothing ran is a failure unless a reason is known. */
+static bool print_rows(void)
+{
+	unsigned n = 0;
+	bool ok = true;
+
+	for (unsigned i = 0; i < nrows; i++) {
+		const struct row *w = &rows[i];
+
+		if (options.only && !w->runs)
+			continue;
+		n++;
+		if (w->reason) {
+			printf("ok %u - %s # SKIP %s\n", n, w->name, w->reason);
+		} else if (!w->forms || (!w->runs && options.shards == 1)) {
+			printf("not ok %u - %s: no vector\n", n, w->name);
+			ok = false;
+		} else if (w->bad) {
+			printf("not ok %u - %s: %u of %u runs differ (%u forms)\n", n, w->name, w->bad, w->runs, w->forms);
+			ok = false;
+		} else if (w->runs && w->host_ud == w->forms) {
+			printf("ok %u - %s # SKIP the host's processor has none of its %u forms\n", n, w->name, w->forms);
+		} else {
+			printf("ok %u - %s: %u forms, %u runs, %u faults\n", n, w->name, w->forms, w->runs, w->faults);
+		}
+	}
+	printf("1..%u\n", n);
+	return ok;
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: insn [--states N] [--seed N] [--only ROW|MNEMONIC] [--shard I/N] [--shown N] [--verbose]\n");
+	return 2;
+}
+
+static bool parse(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i];
+
+		if (!strcmp(name, "--verbose")) {
+			options.verbose = true;
+			continue;
+		}
+		if (++i == argc)
+			return false;
+		if (!strcmp(name, "--states"))
+			options.states = strtoul(argv[i], NULL, 0);
+		else if (!strcmp(name, "--seed"))
+			options.seed = strtoull(argv[i], NULL, 0);
+		else if (!strcmp(name, "--only"))
+			options.only = argv[i];
+		else if (!strcmp(name, "--shown"))
+			options.shown = strtoul(argv[i], NULL, 0);
+		else if (strcmp(name, "--shard") || sscanf(argv[i], "%u/%u", &options.shard, &options.shards) != 2)
+			return false;
+	}
+	return options.shards > 0 && options.shard < options.shards;
+}
+
+static const char *prepare(void)
+{
+	struct rng r = { options.seed };
+	const char *why = guest_init();
+
+	state_init();
+	if (!why)
+		why = native_init();
+	if (why)
+		return why;
+	for (unsigned i = 0; i < ARENA_SIZE; i++)
+		image[i] = rng_next(&r);
+	memcpy(native_arena + RO_OFF, image + RO_OFF, RO_SIZE);
+	resync();
+	mprotect(native_arena + RO_OFF, RO_SIZE, PROT_READ);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const char *why;
+	bool ok;
+
+	if (!parse(argc, argv))
+		return usage();
+	why = prepare();
+	if (why) {
+		printf("1..0 # SKIP %s\n", why);
+		return 0;
+	}
+	signal(SIGALRM, stuck);
+	alarm(280);
+	forms_find();
+	printf("# %u forms of %u rows, %u states each, seed %lu\n", nforms, nrows, options.states, options.seed);
+	for (unsigned i = 0; i < nforms; i++)
+		if (is_chosen(&forms[i], i))
+			run_form(&forms[i]);
+	ok = print_rows();
+	printf("# %lu runs, %lu mismatches\n", runs, mismatches);
+	guest_exit();
+	return !ok;
+}
