@@ -47,6 +47,7 @@ check-clang:
 	@tools/deps build clang
 	@test -e build-clang/build.ninja || CC=clang meson setup build-clang -Dwerror=true
 	@ninja -C build-clang --quiet
+	@tools/check-leaf build-clang/libanykvm-leaf.a
 
 # Unit, instruction and one boot test under AddressSanitizer and UndefinedBehaviorSanitizer.
 check-asan: export ASAN_OPTIONS = handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0

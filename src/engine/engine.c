@@ -185,6 +185,13 @@ void engine_flush_all(void *engine)
 	requests_ask_all(engine, NULL, REQUEST_FLUSH);
 }
 
+static const char *const op_names[X86_OP_COUNT] = {
+	"raise",
+#define X86_OP(name, context) #name,
+#include "cpu/x86/ops.def"
+#undef X86_OP
+};
+
 void engine_stats_print(struct engine *e, FILE *f)
 {
 	for (const struct engine_vcpu *v = e->vcpus; v; v = v->next) {
@@ -223,5 +230,8 @@ void engine_stats_print(struct engine *e, FILE *f)
 
 		for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
 			fprintf(f, "%s %lu\n", rows[i].name, rows[i].value);
+		for (unsigned i = 0; i < X86_OP_COUNT; i++)
+			if (v->op_calls[i])
+				fprintf(f, "helper_%s %lu\n", op_names[i], v->op_calls[i]);
 	}
 }

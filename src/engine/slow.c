@@ -182,6 +182,7 @@ u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
 	u64 sequel;
 
 	v->stats.ops++;
+	v->op_calls[insn->op]++;
 	set_rip(v, insn);
 	sequel = cpu->next_rip;
 	if (op_table[insn->op].full) {

@@ -7,6 +7,7 @@
 
 #include "cpu/x86/host.h"
 #include "cpu/x86/mode.h"
+#include "cpu/x86/ops.h"
 #include "engine/cache.h"
 #include "engine/engine.h"
 
@@ -186,6 +187,7 @@ struct engine_vcpu {
 	x86_mode_t mode_seen; /* mode that ibtc belongs to */
 
 	struct engine_stats stats;
+	u64 op_calls[X86_OP_COUNT];
 	struct tlb *context[TLB_CONTEXTS];
 	struct itlb_entry itlb[ITLB_SIZE];
 	struct ibtc *ibtcs; /* IBTC_MODES of them */

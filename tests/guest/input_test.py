@@ -73,7 +73,7 @@ def main():
             add(f"a kernel that is {name}", os.path.basename(path), "run", "--kernel", path)
         for size in ("0", "abc", "-1", "12Q", "99999999999999999999G", "16777216T", ""):
             add(f"memory of '{size}'", "mem", "run", "--flat", f"{flat}@0x7c00", "--mem", size)
-        add("two processors", "cpus", "run", "--flat", f"{flat}@0x7c00", "--cpus", "2")
+        add("too many processors", "cpus", "run", "--flat", f"{flat}@0x7c00", "--cpus", "5000")
         add("no processor", "cpus", "run", "--flat", f"{flat}@0x7c00", "--cpus", "0")
         add("an unknown processor", "cpu", "run", "--flat", f"{flat}@0x7c00", "--cpu", "z80")
         add("an unknown form", "engine", "run", "--flat", f"{flat}@0x7c00", "--engine", "warp")

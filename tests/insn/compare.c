@@ -237,7 +237,7 @@ bool memory_differs(const struct testcase *c, const struct start *s, const struc
 		if (!memcmp(a, b, s->win[i].len))
 			continue;
 		for (unsigned k = 0; k < s->win[i].len; k += 8) {
-			snprintf(name, sizeof(name), "[%lx]", ARENA + s->win[i].off + k);
+			snprintf(name, sizeof(name), "[%llx]", ARENA + s->win[i].off + k);
 			bad |= differ(f, name, get(a + k, 8), get(b + k, 8));
 		}
 	}

@@ -7,6 +7,11 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+/* Those of <elf.h>: ours are page faults. */
+#undef PF_W
+#undef PF_R
+#undef PF_X
+
 #include "cpu/x86/xstate.h"
 #include "insn.h"
 
@@ -15,7 +20,7 @@
  * The numbers are also in the assembly below.
  */
 #define AREA 0x30000000ull
-struct area {
+struct save_area {
 	u64 gpr[16]; /* 0x00 */
 	u64 rflags, rip; /* 0x80 */
 	u64 fs, gs; /* 0x90 */
@@ -27,6 +32,7 @@ struct area {
 	u16 sel[8]; /* 0xe0: ES CS SS DS FS GS */
 	u32 mxcsr; /* 0xf0 */
 	u32 running; /* 0xf4 */
+	u64 unused;
 	u64 out_gpr[16]; /* 0x100 */
 	u8 pad[0x1000 - 0x180];
 	u8 in[XSAVE_AREA]; /* 0x1000 */
@@ -35,11 +41,11 @@ struct area {
 		u64 gpr[16], rip, rflags, trap, error, cr2;
 	} fault;
 };
-_Static_assert(offsetof(struct area, mask) == 0xb8 && offsetof(struct area, out_gpr) == 0x100 &&
-		       offsetof(struct area, mxcsr) == 0xf0 && offsetof(struct area, out) == 0x2000,
+_Static_assert(offsetof(struct save_area, mask) == 0xb8 && offsetof(struct save_area, out_gpr) == 0x100 &&
+		       offsetof(struct save_area, mxcsr) == 0xf0 && offsetof(struct save_area, out) == 0x2000,
 	       "known to the assembly");
 
-#define area ((struct area *)AREA)
+#define area ((struct save_area *)AREA)
 u8 *const native_arena = (u8 *)ARENA;
 
 extern void native_enter(void);
@@ -63,10 +69,10 @@ __asm__(".set A, 0x30000000\n"
 	"mov A+0x40, %r8; mov A+0x48, %r9; mov A+0x50, %r10; mov A+0x58, %r11\n"
 	"mov A+0x60, %r12; mov A+0x68, %r13; mov A+0x70, %r14; mov A+0x78, %r15\n"
 	"jmp *A+0x88\n"
-	"native_tail0: movl $0, A+0xc0; jmp 1f\n"
-	"native_tail1: movl $1, A+0xc0; jmp 1f\n"
-	"native_tail2: movl $2, A+0xc0; jmp 1f\n"
-	"native_tail3: movl $3, A+0xc0\n"
+	"native_tail0: movq $0, A+0xc0; jmp 1f\n"
+	"native_tail1: movq $1, A+0xc0; jmp 1f\n"
+	"native_tail2: movq $2, A+0xc0; jmp 1f\n"
+	"native_tail3: movq $3, A+0xc0\n"
 	"1: mov %rax, A+0x100; mov %rcx, A+0x108; mov %rdx, A+0x110; mov %rbx, A+0x118\n"
 	"mov %rsp, A+0x120; mov %rbp, A+0x128; mov %rsi, A+0x130; mov %rdi, A+0x138\n"
 	"mov %r8, A+0x140; mov %r9, A+0x148; mov %r10, A+0x150; mov %r11, A+0x158\n"
@@ -161,7 +167,7 @@ const char *native_init(void)
 		return "the host's kernel does not enable FSGSBASE";
 	if (!state_mask || state_mask == 1)
 		return "the host has no XSAVE";
-	if (!map(AREA, sizeof(struct area)) || !map(ARENA + CODE_OFF, CODE_SIZE) ||
+	if (!map(AREA, sizeof(struct save_area)) || !map(ARENA + CODE_OFF, CODE_SIZE) ||
 	    !map(ARENA + DATA_OFF, DATA_SIZE) || !map(ARENA + RO_OFF, RO_SIZE) ||
 	    !map(ARENA + STACK_OFF, STACK_SIZE))
 		return "the addresses of the test are taken";
