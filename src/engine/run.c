@@ -46,6 +46,7 @@ static void deliver(struct engine_vcpu *v)
 static void start_over(struct engine_vcpu *v)
 {
 	cache_reset(&v->cache, v->engine->mem);
+	memset(v->rc_stub, 0, sizeof(v->rc_stub));
 	itlb_flush(v, true);
 }
 

@@ -50,6 +50,21 @@ static bool is_canonical(const struct x86_cpu *cpu, u64 a)
 	return (u64)((s64)(a << shift) >> shift) == a;
 }
 
+/* How much of the guest's page around the access is one piece of host memory. */
+static u64 range_of(struct engine_vcpu *v, const struct x86_xlate *xl)
+{
+	const struct slot *s = v->cpu.slot_hint;
+
+	for (u64 span = xl->span; span > PAGE_SIZE; span = span > 2ull << 20 ? 2ull << 20 : PAGE_SIZE) {
+		gfn_t first = (xl->gpa & ~(span - 1)) >> PAGE_SHIFT;
+
+		if (s && slot_has(s, xl->gpa >> PAGE_SHIFT) && slot_has(s, first) &&
+		    slot_has(s, first + (span >> PAGE_SHIFT) - 1))
+			return span;
+	}
+	return PAGE_SIZE;
+}
+
 /* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
 static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
@@ -68,7 +83,7 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	if (st == X86_OK && host) {
 		v->smc = false;
 		if (tag && insn->form == FORM_FAST)
-			tlb_fill(v, lin, host, write, xl.span, xl.global);
+			tlb_fill(v, lin, host, write, &xl, range_of(v, &xl));
 		return host;
 	}
 	if (st == X86_FAULT && !insn->mask_kind) {

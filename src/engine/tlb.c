@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The soft TLB, the execute tags and the branch cache of one vCPU: filled and flushed by its own thread only. */
+#include "base/bulk.h"
 #include "engine/vcpu.h"
 
 static unsigned tlb_index(gva_t lin)
@@ -56,12 +57,29 @@ void tlb_select(struct engine_vcpu *v)
 	}
 }
 
-void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, u64 span, bool global)
+void rc_flush(struct engine_vcpu *v)
+{
+	bulk_zero(v->rc[0].limit, sizeof(v->rc[0].limit));
+	bulk_zero(v->rc[1].limit, sizeof(v->rc[1].limit));
+}
+
+/* Sizes of guest pages by code. */
+static const u64 spans[4] = { PAGE_SIZE, 2ull << 20, 4ull << 20, 1ull << 30 };
+
+static u64 span_bits(u64 span)
+{
+	for (u64 i = 1; i < ARRAY_SIZE(spans); i++)
+		if (spans[i] == span)
+			return TLB_LARGE | i << TLB_SPAN_SHIFT;
+	return 0;
+}
+
+void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl, u64 range)
 {
 	struct tlb *t = container_of(v->tlb, struct tlb, e[0]);
 	unsigned i = tlb_index(lin);
 	struct tlb_entry *e = &t->e[i];
-	gva_t page = lin & PAGE_MASK;
+	gva_t page = lin & PAGE_MASK, lo = lin & ~(xl->span - 1);
 	u8 *host_page = (u8 *)((u64)host & PAGE_MASK);
 
 	v->stats.tlb_fills++;
@@ -74,14 +92,13 @@ void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, u64 span, 
 	if (write)
 		e->tag_w = page;
 	e->page = (u64)host_page;
-	e->info = span | TLB_LISTED | (global ? TLB_GLOBAL : 0);
-	if (span > PAGE_SIZE) {
-		gva_t lo = lin & ~(span - 1);
-
+	e->info = range | TLB_LISTED | (xl->global ? TLB_GLOBAL : 0) | (xl->user ? TLB_USER_PAGE : 0) |
+		  span_bits(xl->span);
+	if (e->info & TLB_LARGE) {
 		if (lo < t->large_lo)
 			t->large_lo = lo;
-		if (lo + span - 1 > t->large_hi)
-			t->large_hi = lo + span - 1;
+		if (lo + xl->span - 1 > t->large_hi)
+			t->large_hi = lo + xl->span - 1;
 	}
 }
 
@@ -111,10 +128,10 @@ static void large_flush(struct tlb *t, gva_t lin)
 {
 	for (u32 k = 0; k < t->nfilled; k++) {
 		struct tlb_entry *e = &t->e[t->filled[k]];
-		u64 span = e->info & TLB_SPAN;
+		u64 span = spans[e->info >> TLB_SPAN_SHIFT & 3];
 		gva_t page = e->tag_r;
 
-		if (span > PAGE_SIZE && ((page ^ lin) & ~(span - 1)) == 0)
+		if (e->info & TLB_LARGE && ((page ^ lin) & ~(span - 1)) == 0)
 			e->tag_r = e->tag_w = tlb_no_tag(t->filled[k]);
 	}
 }
@@ -151,6 +168,7 @@ void itlb_flush(struct engine_vcpu *v, bool global_too)
 void tlb_flush_all(struct engine_vcpu *v)
 {
 	v->stats.tlb_flushes++;
+	rc_flush(v);
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
 		context_flush(v->context[c], true);
 	itlb_flush(v, true);
@@ -190,6 +208,7 @@ void tlb_flush(struct engine_vcpu *v)
 	if (f->all || f->npages > X86_FLUSH_PAGES) {
 		tlb_flush_all(v);
 	} else {
+		rc_flush(v);
 		if (f->nonglobal) {
 			v->stats.tlb_flushes++;
 			for (unsigned c = 0; c < TLB_CONTEXTS; c++)
@@ -207,6 +226,7 @@ void tlb_flush(struct engine_vcpu *v)
 
 void tlb_drop_all_writes(struct engine_vcpu *v)
 {
+	rc_flush(v);
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
 		struct tlb *t = v->context[c];
 
@@ -217,6 +237,7 @@ void tlb_drop_all_writes(struct engine_vcpu *v)
 
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page)
 {
+	rc_flush(v);
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
 		struct tlb *t = v->context[c];
 

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "cpu/x86/access.h"
 #include "cpu/x86/host.h"
 #include "cpu/x86/mode.h"
 #include "cpu/x86/ops.h"
@@ -29,11 +30,14 @@
 struct tlb_entry { /* 32 bytes: half a cache line */
 	u64 tag_r, tag_w; /* page address when it may be read, written inline; else tlb_no_tag() */
 	u64 page; /* host address of the page */
-	u64 info; /* TLB_GLOBAL | TLB_LISTED | span of the guest page */
+	u64 info; /* range: bytes around the page that are linear in guest and host, a power of two; and TLB_* */
 };
 #define TLB_GLOBAL 1ull
 #define TLB_LISTED 2ull /* on the list of filled entries */
-#define TLB_SPAN (~3ull)
+#define TLB_USER_PAGE 4ull /* the page is the user's: in supervisor mode good only while AC is set */
+#define TLB_LARGE  8ull /* fragment of a guest page larger than 4 KiB: bits 4-5 say which */
+#define TLB_SPAN_SHIFT 4
+#define TLB_RANGE  (~0xfffull)
 
 /* What no address that maps to entry @i can match: another index. A fixed value could be reached by a guest. */
 static inline u64 tlb_no_tag(unsigned i)
@@ -49,6 +53,21 @@ struct tlb {
 	u32 nfilled;
 	gva_t large_lo, large_hi; /* range that holds entries of large guest pages */
 };
+
+/*
+ * Before the TLB: the last range that was accessed through each base register, for reads and for
+ * writes. It is off the address's dependency chain, unlike the TLB, and small enough to be forgotten whole
+ * at every flush. One for supervisor, one for user code, since a block knows which it is. Entries are chosen
+ * by the translator from base register, kind of access, and a hash of the instruction.
+ */
+#define RC_SIZE 128
+struct regcache {
+	u64 limit[RC_SIZE]; /* offsets below it hit; 0: empty */
+	u64 tag[RC_SIZE];
+	u64 delta[RC_SIZE]; /* host address - linear address */
+};
+#define RC_ROOM 7 /* limit = range - RC_ROOM: serves accesses of up to 8 bytes */
+#define RC_STUB_SIZES 4 /* 1, 2, 4, 8 */
 
 #define ITLB_SIZE 256
 #define ITLB_NO_TAG (~0ull)
@@ -147,9 +166,11 @@ struct engine_vcpu {
 	u64 rip_page; /* RIP of the first byte of the page that runs */
 	u64 host_rsp, host_gs, guest_gs;
 	u64 target; /* of an indirect call through memory */
+	u64 stub_rax, stub_rcx; /* kept by the stubs of the register cache */
 	u64 lent[3]; /* guest RSI, RDI, RBP while a translated instruction borrows them */
 	u64 inline_hits; /* verbose only: memory operands served inline */
 	u64 chained, unchained; /* verbose only: block exits */
+	struct regcache rc[2]; /* supervisor, user */
 	struct tlb_entry *tlb; /* of the context of the current mode */
 	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
 	u64 rare_flags; /* RFLAGS but for the arithmetic flags, IF and AC */
@@ -179,6 +200,7 @@ struct engine_vcpu {
 	struct engine *engine;
 	struct cache cache;
 	struct stubs stubs;
+	u32 rc_stub[2][RC_SIZE][RC_STUB_SIZES]; /* code offset; 0: not made since the last reset */
 	struct tr *tr_room; /* the translator's working state, too large for a stack */
 	struct requests requests;
 	u32 npending; /* stores to code that the others must be told of */
@@ -234,7 +256,9 @@ void vcpu_out(struct engine_vcpu *v);
 /* tlb.c: leaf. */
 void tlb_drop_all_writes(struct engine_vcpu *v);
 void tlb_select(struct engine_vcpu *v); /* follow cpu.mode, CPL, AC */
-void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, u64 span, bool global);
+/* @range: see struct tlb_entry. */
+void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl, u64 range);
+void rc_flush(struct engine_vcpu *v);
 void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
 void tlb_flush_all(struct engine_vcpu *v);
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page);

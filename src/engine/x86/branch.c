@@ -137,7 +137,7 @@ static void stack_access(struct tr *t, unsigned i, bool write)
 	rec->memsize = 8;
 	rec->access = write ? INSN_WRITE : INSN_READ;
 	rec->seg = SEG_SS;
-	tr_translate(t, rec, 8, write);
+	tr_translate(t, i, rec, RSP, 8, write);
 }
 
 void tr_stack_push_address(struct tr *t, unsigned i)
@@ -254,7 +254,7 @@ static void indirect_target(struct tr *t, unsigned i)
 		return;
 	}
 	tr_linear(t, i);
-	tr_translate(t, tr_record(t, i), 8, false);
+	tr_translate(t, i, tr_record(t, i), t->d[i].insn.seg >= SEG_FS ? INSN_NO_REG : t->d[i].insn.base, 8, false);
 	emit_op_base(&t->e, true, 0x8b, R10, R10, 0);
 }
 

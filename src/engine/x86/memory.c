@@ -5,9 +5,19 @@
 #include "engine/x86/translate.h"
 
 /*
- * Inline access, 64-bit mode (flags are saved or dead):
+ * Inline access, 64-bit mode (flags are saved or dead). Up to 8 bytes go through the register cache first:
  *
  *	lea  r10, [guest ea]		; + FS or GS base
+ *	mov  r11, r10
+ *	xor  r11, gs:[rc.tag]
+ *	cmp  r11, gs:[rc.limit]
+ *	jae  miss			; call rc_stub; jmp back; .quad record
+ *	add  r10, gs:[rc.delta]
+ * back:
+ *	op   [r10]
+ *
+ * The stub, or for larger operands the inline code, looks into the TLB:
+ *
  *	mov  r11d, r10d
  *	shr  r11d, 7			; 32 bytes per TLB entry
  *	and  r11d, (TLB_SIZE - 1) * 32
@@ -16,7 +26,6 @@
  *	cmp  r10, 4096 - size		; and does not cross
  *	ja   slow
  *	add  r10, [r11 + page]
- *	op   [r10]
  */
 
 const u8 host_of[16] = {
@@ -155,27 +164,134 @@ void tr_linear(struct tr *t, unsigned i)
 		emit_alu_gs(&t->e, ALU_ADD, R10, GS_SEG_BASE(insn->seg));
 }
 
-void tr_translate(struct tr *t, struct x86_insn *rec, unsigned size, bool write)
+static u32 tag_field(bool write)
 {
-	struct emit *e = &t->e;
-	struct slow_path *s = &t->slow[t->nslow++];
+	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+}
 
-	assert(t->nslow <= ARRAY_SIZE(t->slow));
+/* R10 linear -> R10 offset in the page, R11 TLB entry; returns the jump of a miss. */
+static u8 *emit_tlb_probe(struct emit *e, unsigned size, bool write)
+{
 	emit_mov32(e, R11, R10);
 	emit_shift(e, false, SHIFT_SHR, R11, PAGE_SHIFT - 5);
 	emit_alu_imm(e, false, ALU_AND, R11, (TLB_SIZE - 1) * sizeof(struct tlb_entry));
 	emit_alu_gs(e, ALU_ADD, R11, GS(tlb));
-	s->write = write;
-	emit_op_base(e, true, ALU_XOR << 3 | 3, R10, R11,
-		     write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r));
+	emit_op_base(e, true, ALU_XOR << 3 | 3, R10, R11, tag_field(write));
 	emit_alu_imm(e, true, ALU_CMP, R10, PAGE_SIZE - size);
-	s->site = emit_jcc(e, CC_A);
-	emit_op_base(e, true, ALU_ADD << 3 | 3, R10, R11, offsetof(struct tlb_entry, page));
-	if (t->v->engine->options.verbose) {
-		emit_op_gs(e, true, 0xff, 0, GS(inline_hits)); /* inc */
+	return emit_jcc(e, CC_A);
+}
+
+#define RC(table, field, i) ((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) + 8 * (i)))
+
+/*
+ * Miss of a register cache entry: R10 = linear address. Called from a block; behind the call are a jump and the
+ * record, for the slow path. Finds the page in the TLB and makes it the entry's range.
+ */
+static void emit_rc_stub(struct emit *e, const struct stubs *stubs, unsigned table, unsigned i, unsigned size,
+			 bool write)
+{
+	u8 *slow = emit_tlb_probe(e, size, write), *user = NULL;
+
+	if (!table) {
+		emit_op_base(e, false, 0xf6, 0, R11, offsetof(struct tlb_entry, info)); /* test byte */
+		emit8(e, TLB_USER_PAGE);
+		user = emit_jcc(e, CC_NE);
+	}
+	emit_store_gs(e, RAX, GS(stub_rax));
+	emit_store_gs(e, RCX, GS(stub_rcx));
+	emit_op_base(e, true, 0x8b, RCX, R11, offsetof(struct tlb_entry, tag_r));
+	emit_op_base(e, true, 0x8b, RAX, R11, offsetof(struct tlb_entry, page));
+	emit_alu(e, ALU_ADD, R10, RAX); /* host address */
+	emit_alu(e, ALU_SUB, RAX, RCX);
+	emit_store_gs(e, RAX, RC(table, delta, i));
+	if (write) {
+		emit_mov_imm32(e, RAX, PAGE_SIZE - RC_ROOM);
+	} else {
+		emit_op_base(e, true, 0x8b, RAX, R11, offsetof(struct tlb_entry, info));
+		emit_alu_imm(e, true, ALU_AND, RAX, -(s32)PAGE_SIZE); /* range */
+		emit_lea(e, R11, RAX, EMIT_NO_REG, 1, -1, 8);
+		emit_bytes(e, (const u8[]){ 0x49, 0xf7, 0xd3 }, 3); /* not r11 */
+		emit_alu(e, ALU_AND, RCX, R11);
+		emit_lea(e, RAX, RAX, EMIT_NO_REG, 1, -RC_ROOM, 8);
+	}
+	emit_store_gs(e, RCX, RC(table, tag, i));
+	emit_store_gs(e, RAX, RC(table, limit, i));
+	emit_load_gs(e, RAX, GS(stub_rax));
+	emit_load_gs(e, RCX, GS(stub_rcx));
+	emit8(e, 0xc3);
+	if (user) {
+		emit_patch(e, user);
+		emit_op_base(e, true, ALU_ADD << 3 | 3, R10, R11, offsetof(struct tlb_entry, page));
+		emit8(e, 0xc3);
+	}
+	emit_patch(e, slow);
+	emit_op_base(e, true, ALU_XOR << 3 | 3, R10, R11, tag_field(write));
+	emit_op_base(e, true, 0x8b, R11, RSP, 0);
+	emit_op_base(e, true, 0x8b, R11, R11, 5); /* behind the jump */
+	emit_jmp_to(e, stubs->mem_slow);
+}
+
+/* The entry for an access of instruction @i through @base. */
+static unsigned rc_index(const struct tr *t, unsigned i, unsigned base, bool write)
+{
+	const struct x86_insn *insn = &t->d[i].insn;
+	unsigned hash = t->off[i] >> 4;
+
+	if (base == RSP || base == RBP)
+		hash = 0;
+	else if (base == INSN_RIP || base == INSN_NO_REG)
+		hash = insn->disp >> PAGE_SHIFT;
+	if (base >= 16) /* RIP and absolute share with registers that rarely hold addresses */
+		base = base == INSN_RIP ? R11 : R10;
+	return (base * 2 + write) * 4 + (hash & 3);
+}
+
+static int size_class(unsigned size)
+{
+	return size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : size == 8 ? 3 : -1;
+}
+
+void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write)
+{
+	struct emit *e = &t->e;
+	struct slow_path *s = &t->slow[t->nslow++];
+	unsigned table = (t->mode & MODE_CPL) == 3;
+
+	assert(t->nslow <= ARRAY_SIZE(t->slow));
+	s->write = write;
+	s->rec = (u64)rec;
+	s->size_class = size_class(size);
+	if (s->size_class < 0) {
+		s->site = emit_tlb_probe(e, size, write);
+		emit_op_base(e, true, ALU_ADD << 3 | 3, R10, R11, offsetof(struct tlb_entry, page));
+	} else {
+		s->table = table;
+		s->index = rc_index(t, i, base, write);
+		emit_mov(e, R11, R10);
+		emit_alu_gs(e, ALU_XOR, R11, RC(table, tag, s->index));
+		emit_alu_gs(e, ALU_CMP, R11, RC(table, limit, s->index));
+		s->site = emit_jcc(e, CC_AE);
+		emit_alu_gs(e, ALU_ADD, R10, RC(table, delta, s->index));
 	}
 	s->back = e->p;
-	s->rec = (u64)rec;
+	if (t->v->engine->options.verbose)
+		emit_op_gs(e, true, 0xff, 0, GS(inline_hits)); /* inc */
+}
+
+static u64 rc_stub(struct tr *t, const struct slow_path *s)
+{
+	u32 *at = &t->v->rc_stub[s->table][s->index][s->size_class];
+	struct emit *e = &t->e;
+
+	if (!*at) {
+		u8 *over = emit_jmp(e);
+
+		*at = e->p - t->c->code_w;
+		emit_rc_stub(e, &t->v->stubs, s->table, s->index, 1u << s->size_class, s->write);
+		emit_patch(e, over);
+		t->new_stub[t->nnew_stubs++] = at;
+	}
+	return (u64)t->c->code_w + t->c->delta + *at;
 }
 
 void tr_slow_paths(struct tr *t)
@@ -184,10 +300,16 @@ void tr_slow_paths(struct tr *t)
 
 	for (unsigned k = 0; k < t->nslow; k++) {
 		struct slow_path *s = &t->slow[k];
+		u64 stub = s->size_class < 0 ? 0 : rc_stub(t, s);
 
 		emit_patch(e, s->site);
-		emit_op_base(e, true, ALU_XOR << 3 | 3, R10, R11,
-			     s->write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r));
+		if (stub) {
+			emit_call_to(e, stub);
+			emit_jmp_to(e, (u64)s->back + e->delta);
+			emit64(e, s->rec);
+			continue;
+		}
+		emit_op_base(e, true, ALU_XOR << 3 | 3, R10, R11, tag_field(s->write));
 		emit_mov_imm64(e, R11, s->rec);
 		emit_call_to(e, t->v->stubs.mem_slow);
 		emit_jmp_to(e, (u64)s->back + e->delta);
@@ -205,7 +327,8 @@ void tr_operand(struct tr *t, unsigned i)
 	} else if (t->form == FORM_FAST) {
 		rec = tr_record(t, i);
 		tr_linear(t, i);
-		tr_translate(t, rec, insn->memsize, insn->access & INSN_WRITE);
+		tr_translate(t, i, rec, insn->seg >= SEG_FS ? INSN_NO_REG : insn->base, insn->memsize,
+			     insn->access & INSN_WRITE);
 	} else {
 		rec = tr_record(t, i);
 		emit_mov_imm64(&t->e, R11, (u64)rec);

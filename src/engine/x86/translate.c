@@ -232,7 +232,7 @@ static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
 	t->leave_at_saved = cached ? s->dispatch_saved : s->dispatch_c_saved;
 	t->flags = FLAGS_HOST;
 	t->full = false;
-	t->n = t->npc = t->nslow = t->nexits = 0;
+	t->n = t->npc = t->nslow = t->nexits = t->nnew_stubs = 0;
 }
 
 void *translate_room(void)
@@ -262,5 +262,9 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 		return NULL;
 	find_live_flags(t);
 	emit_block(t);
-	return block_finish(t, host, host2) ? t->b : NULL;
+	if (block_finish(t, host, host2))
+		return t->b;
+	for (unsigned k = 0; k < t->nnew_stubs; k++)
+		*t->new_stub[k] = 0;
+	return NULL;
 }

@@ -30,6 +30,8 @@ struct slow_path {
 	u8 *back; /* where the fast path goes on */
 	u64 rec;
 	bool write;
+	s8 size_class; /* log2 of the size; -1: not by the register cache */
+	u8 table, index; /* register cache entry */
 };
 
 struct tr {
@@ -52,6 +54,8 @@ struct tr {
 	unsigned nslow;
 	struct slow_path slow[BLOCK_MAX * 2];
 	unsigned nexits;
+	unsigned nnew_stubs;
+	u32 *new_stub[BLOCK_MAX * 2]; /* made for this block: unmade when it fails */
 };
 
 /* Host register of a guest register, or IN_MEMORY. */
@@ -64,7 +68,7 @@ struct x86_insn *tr_record(struct tr *t, unsigned i);
 void tr_linear(struct tr *t, unsigned i);
 void tr_effective(struct tr *t, unsigned i, bool is_lea);
 /* R10 = linear address: make it the host address for @size bytes, or leave the block. */
-void tr_translate(struct tr *t, struct x86_insn *rec, unsigned size, bool write);
+void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write);
 /* The explicit operand's host address into R10, by the form of the block. */
 void tr_operand(struct tr *t, unsigned i);
 void tr_slow_paths(struct tr *t);
