@@ -57,7 +57,8 @@ struct block {
 	u16 len; /* guest bytes */
 	u16 ninsns;
 	u16 npc;
-	u32 code, code_len; /* offset in the code region */
+	u32 code, code_len; /* offset in the code region; entry with the flags in cpu.aflags */
+	u32 chain; /* offset of the entry with the flags in the host, for linked jumps */
 	gpa_t second; /* straddles: gpa of the second page */
 	struct pc_entry *pc;
 	struct block *hash_next;

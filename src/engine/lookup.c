@@ -47,7 +47,7 @@ void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 {
 	if (l->from->dead || to->dead)
 		return;
-	site_write(c, l->site, to->code);
+	site_write(c, l->site, to->chain);
 	l->next = to->incoming;
 	to->incoming = l;
 }

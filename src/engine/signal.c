@@ -26,9 +26,9 @@ void signals_leave(struct engine_vcpu *v)
 
 /* Index in gregs of each guest register's host register. */
 static const s8 greg_of[16] = {
-	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX, [RSP] = REG_R15, [RBP] = REG_RBP,
-	[RSI] = REG_RSI, [RDI] = REG_RDI, [R8] = REG_R8,   [R9] = REG_R9,   [R10] = -1,	     [R11] = -1,
-	[R12] = REG_R12, [R13] = REG_R13, [R14] = REG_R14, [R15] = -1,
+	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX, [RSP] = REG_R13, [RBP] = REG_RBP,
+	[RSI] = REG_RSI, [RDI] = REG_RDI, [R8] = REG_R8,   [R9] = REG_R9,   [R10] = REG_R10, [R11] = REG_R11,
+	[R12] = REG_R12, [R13] = -1,	  [R14] = -1,	   [R15] = -1,
 };
 
 static const struct pc_entry *pc_find(const struct block *b, u32 host)

@@ -14,10 +14,10 @@
 
 /*
  * Translated code runs with
- *	guest RAX RCX RDX RBX RBP RSI RDI R8 R9 R12 R13 R14	in the registers of the same name
- *	guest RSP						in host R15
- *	guest R10 R11 R15					in cpu.gpr[]
- *	host R10 R11						scratch of the translator
+ *	guest RAX RCX RDX RBX RBP RSI RDI R8-R12		in the registers of the same name
+ *	guest RSP						in host R13 (x86/regs.h)
+ *	guest R13 R14 R15					in cpu.gpr[]
+ *	host R14 R15						scratch of the translator, T0 and T1
  *	host RSP						the caller's stack, never the guest's
  *	%gs							struct engine_vcpu
  *	the six arithmetic flags, x87, SSE, AVX, AVX-512	the guest's own
@@ -110,17 +110,17 @@ enum leave_reason {
 /* Executable addresses of the stubs (x86/stubs.c). */
 struct stubs {
 	u64 enter; /* C function: void enter(struct engine_vcpu *, u64 code) */
-	u64 leave; /* all guest state is in cpu, R10 R11 free: save vectors, back to enter's caller */
+	u64 leave; /* all guest state is in cpu, T0 T1 free: save vectors, back to enter's caller */
 	u64 fault; /* as leave, from a signal handler */
-	u64 mem_slow; /* R10 linear address, R11 record: R10 host address or does not return */
-	u64 mem_call; /* R11 record: as above, the address is computed in C */
-	u64 op; /* R11 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
-	u64 dispatch; /* R10 target RIP, flags live */
-	u64 dispatch_saved; /* R10 target RIP, flags in cpu.aflags */
-	u64 dispatch_c; /* R10 target RIP, flags live: no branch cache */
+	u64 mem_slow; /* T0 linear address, T1 record: T0 host address or does not return */
+	u64 mem_call; /* T1 record: as above, the address is computed in C */
+	u64 op; /* T1 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
+	u64 dispatch; /* T0 target RIP, flags live */
+	u64 dispatch_saved; /* T0 target RIP, flags in cpu.aflags */
+	u64 dispatch_c; /* T0 target RIP, flags live: no branch cache */
 	u64 dispatch_c_saved;
-	u64 link; /* R11 = struct exit_link *, flags live */
-	u64 kick; /* R10 target RIP, flags live: a poll fired */
+	u64 link; /* T1 = struct exit_link *, flags live */
+	u64 kick; /* T0 target RIP, flags live: a poll fired */
 	u64 done; /* end of a bounce block, flags live */
 };
 

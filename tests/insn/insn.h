@@ -126,6 +126,7 @@ struct outcome {
 	int vector; /* -1: a tail was reached; -2: the engine gave up, see .error */
 	u32 error;
 	u64 rip, cr2;
+	bool is_fast;
 };
 
 /* state.c: @image: content of the arena; its windows are filled. */

@@ -108,6 +108,7 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	for (unsigned which = 0; which < GUESTS; which++) {
 		restore(guest_arena, &s);
 		guest_run(which, c, &s.st, &guest);
+		guest.is_fast = which;
 		if (!outcome_differs(c, &s, &native, &guest, NULL) && !memory_differs(c, &s, &native, NULL))
 			continue;
 		mismatches++;
@@ -216,9 +217,10 @@ static bool parse(int argc, char **argv)
 static const char *prepare(void)
 {
 	struct rng r = { options.seed };
-	const char *why = guest_init();
+	const char *why;
 
 	state_init();
+	why = guest_init();
 	if (!why)
 		why = native_init();
 	if (why)

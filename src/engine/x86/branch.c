@@ -8,8 +8,8 @@ void tr_helper(struct tr *t, unsigned i)
 	struct x86_insn *rec = tr_record(t, i);
 
 	if (t->flags == FLAGS_HOST)
-		emit_flags_save(&t->e, R10, GS_AFLAGS);
-	emit_mov_imm64(&t->e, R11, (u64)rec);
+		emit_flags_save(&t->e, T0, GS_AFLAGS);
+	emit_mov_imm64(&t->e, T1, (u64)rec);
 	emit_call_to(&t->e, t->v->stubs.op);
 	t->flags = FLAGS_SAVED;
 }
@@ -24,13 +24,13 @@ void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown)
 	tr_helper(t, i);
 }
 
-/* R10 = guest RIP @off bytes behind the start of the page, cut to the mode. */
+/* T0 = guest RIP @off bytes behind the start of the page, cut to the mode. */
 static void emit_rip(struct tr *t, s32 off, unsigned opsize)
 {
-	emit_load_gs(&t->e, R10, GS(rip_page));
-	emit_lea(&t->e, R10, R10, EMIT_NO_REG, 1, off, t->mode & MODE_64 ? 8 : 4);
+	emit_load_gs(&t->e, T0, GS(rip_page));
+	emit_lea(&t->e, T0, T0, EMIT_NO_REG, 1, off, t->mode & MODE_64 ? 8 : 4);
 	if (opsize == 2)
-		emit_movzx16(&t->e, R10, R10);
+		emit_movzx16(&t->e, T0, T0);
 }
 
 static unsigned code_size(const struct tr *t)
@@ -38,7 +38,7 @@ static unsigned code_size(const struct tr *t)
 	return t->mode & MODE_64 ? 8 : t->mode & MODE_32 ? 4 : 2;
 }
 
-/* Leave for the RIP in R10; flags wherever they are. */
+/* Leave for the RIP in T0; flags wherever they are. */
 static void emit_dispatch(struct tr *t)
 {
 	emit_jmp_to(&t->e, t->flags == FLAGS_SAVED ? t->leave_at_saved : t->leave_at);
@@ -49,16 +49,16 @@ static void emit_poll(struct tr *t, s32 off)
 	struct emit *e = &t->e;
 	u8 *ok;
 
-	emit_mov(e, R10, RCX);
+	emit_mov(e, T0, RCX);
 	emit8(e, 0x65); /* movzx ecx, word gs:[kick] */
 	emit_bytes(e, (const u8[]){ 0x0f, 0xb7, 0x0c, 0x25 }, 4);
 	emit32(e, GS(cpu.kick));
 	ok = emit_jcc8(e, 0xe3); /* jrcxz */
-	emit_mov(e, RCX, R10);
+	emit_mov(e, RCX, T0);
 	emit_rip(t, off, 8);
 	emit_jmp_to(e, t->v->stubs.kick);
 	emit_patch8(e, ok);
-	emit_mov(e, RCX, R10);
+	emit_mov(e, RCX, T0);
 }
 
 /* A jump that will be linked to its target; the stub is emitted by the caller of the translator. */
@@ -69,10 +69,10 @@ static void emit_exit(struct tr *t, u16 target_off)
 
 	assert(t->nexits <= ARRAY_SIZE(t->b->exit));
 	if (t->v->engine->options.verbose) {
-		/* inc changes flags: lea through R10 */
-		emit_load_gs(e, R10, GS(chained));
-		emit_lea(e, R10, R10, EMIT_NO_REG, 1, 1, 8);
-		emit_store_gs(e, R10, GS(chained));
+		/* inc changes flags: lea through T0 */
+		emit_load_gs(e, T0, GS(chained));
+		emit_lea(e, T0, T0, EMIT_NO_REG, 1, 1, 8);
+		emit_store_gs(e, T0, GS(chained));
 	}
 	while (((u64)e->p + 1) & 3)
 		emit8(e, 0x90);
@@ -92,7 +92,7 @@ static void emit_exit_stubs(struct tr *t)
 			return;
 		l->stub = t->e.p - t->c->code_w;
 		emit_patch(&t->e, t->c->code_w + l->site);
-		emit_mov_imm64(&t->e, R11, (u64)l);
+		emit_mov_imm64(&t->e, T1, (u64)l);
 		emit_jmp_to(&t->e, t->v->stubs.link);
 	}
 }
@@ -115,7 +115,7 @@ void tr_fallthrough(struct tr *t)
 	unsigned last = t->n - 1;
 
 	if (t->form == FORM_BOUNCE) {
-		tr_flags_need(t, R10);
+		tr_flags_need(t, T0);
 		emit_jmp_to(&t->e, t->v->stubs.done);
 		return;
 	}
@@ -124,12 +124,12 @@ void tr_fallthrough(struct tr *t)
 		emit_dispatch(t);
 		return;
 	}
-	tr_flags_need(t, R10);
+	tr_flags_need(t, T0);
 	emit_goto(t, t->off[last] + t->d[last].insn.len, false, 8);
 	emit_exit_stubs(t);
 }
 
-/* A fixed-size access at the address in R10, on the stack. */
+/* A fixed-size access at the address in T0, on the stack. */
 static void stack_access(struct tr *t, unsigned i, bool write)
 {
 	struct x86_insn *rec = tr_record(t, i);
@@ -142,7 +142,7 @@ static void stack_access(struct tr *t, unsigned i, bool write)
 
 void tr_stack_push_address(struct tr *t, unsigned i)
 {
-	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	stack_access(t, i, true);
 }
 
@@ -155,21 +155,21 @@ static void push_reg(struct tr *t, unsigned i)
 {
 	unsigned guest = t->d[i].gpr[0].reg, reg = host_of[guest];
 
-	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	stack_access(t, i, true);
 	if (reg == IN_MEMORY) {
-		tr_gpr_load(t, R11, guest);
-		reg = R11;
+		tr_gpr_load(t, T1, guest);
+		reg = T1;
 	}
-	emit_op_base(&t->e, true, 0x89, reg, R10, 0);
+	emit_op_base(&t->e, true, 0x89, reg, T0, 0);
 	rsp_add(t, -8);
 }
 
 static void push_imm(struct tr *t, unsigned i)
 {
-	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	stack_access(t, i, true);
-	emit_op_base(&t->e, true, 0xc7, 0, R10, 0);
+	emit_op_base(&t->e, true, 0xc7, 0, T0, 0);
 	emit32(&t->e, t->d[i].insn.imm);
 	rsp_add(t, -8);
 }
@@ -178,20 +178,20 @@ static void pop_reg(struct tr *t, unsigned i)
 {
 	unsigned guest = t->d[i].gpr[0].reg;
 
-	emit_mov(&t->e, R10, HOST_RSP);
+	emit_mov(&t->e, T0, HOST_RSP);
 	stack_access(t, i, false);
-	emit_op_base(&t->e, true, 0x8b, R11, R10, 0);
+	emit_op_base(&t->e, true, 0x8b, T1, T0, 0);
 	rsp_add(t, 8);
-	tr_gpr_store(t, guest, R11);
+	tr_gpr_store(t, guest, T1);
 }
 
 static void leave(struct tr *t, unsigned i)
 {
-	emit_mov(&t->e, R10, RBP);
+	emit_mov(&t->e, T0, RBP);
 	stack_access(t, i, false);
-	emit_op_base(&t->e, true, 0x8b, R11, R10, 0);
+	emit_op_base(&t->e, true, 0x8b, T1, T0, 0);
 	emit_lea(&t->e, HOST_RSP, RBP, EMIT_NO_REG, 1, 8, 8);
-	emit_mov(&t->e, RBP, R11);
+	emit_mov(&t->e, RBP, T1);
 }
 
 /* Returns whether it was emitted by hand; otherwise the caller takes the helper. */
@@ -218,11 +218,11 @@ bool tr_stack(struct tr *t, unsigned i)
 /* Push the address behind instruction @i. */
 static void push_return(struct tr *t, unsigned i)
 {
-	emit_lea(&t->e, R10, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	stack_access(t, i, true);
-	emit_load_gs(&t->e, R11, GS(rip_page));
-	emit_lea(&t->e, R11, R11, EMIT_NO_REG, 1, t->off[i] + t->d[i].insn.len, 8);
-	emit_op_base(&t->e, true, 0x89, R11, R10, 0);
+	emit_load_gs(&t->e, T1, GS(rip_page));
+	emit_lea(&t->e, T1, T1, EMIT_NO_REG, 1, t->off[i] + t->d[i].insn.len, 8);
+	emit_op_base(&t->e, true, 0x89, T1, T0, 0);
 	rsp_add(t, -8);
 }
 
@@ -235,7 +235,7 @@ static void branch_call(struct tr *t, unsigned i)
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
 	if (target >= 0 && target < (s64)PAGE_SIZE) {
-		tr_flags_need(t, R10);
+		tr_flags_need(t, T0);
 		emit_goto(t, target, target <= t->off[i], 8);
 		return;
 	}
@@ -243,28 +243,28 @@ static void branch_call(struct tr *t, unsigned i)
 	emit_dispatch(t);
 }
 
-/* R10 = target of an indirect branch. */
+/* T0 = target of an indirect branch. */
 static void indirect_target(struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
 
 	tr_flags_spill(t, i);
 	if (!d->insn.has_mem) {
-		tr_gpr_load(t, R10, d->gpr[0].reg);
+		tr_gpr_load(t, T0, d->gpr[0].reg);
 		return;
 	}
 	tr_linear(t, i);
 	tr_translate(t, i, tr_record(t, i), t->d[i].insn.seg >= SEG_FS ? INSN_NO_REG : t->d[i].insn.base, 8, false);
-	emit_op_base(&t->e, true, 0x8b, R10, R10, 0);
+	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
 }
 
 static void branch_indirect(struct tr *t, unsigned i)
 {
 	indirect_target(t, i);
 	if (t->d[i].branch == BR_IND_CALL) {
-		emit_store_gs(&t->e, R10, GS(target));
+		emit_store_gs(&t->e, T0, GS(target));
 		push_return(t, i);
-		emit_load_gs(&t->e, R10, GS(target));
+		emit_load_gs(&t->e, T0, GS(target));
 	}
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
@@ -274,9 +274,9 @@ static void branch_indirect(struct tr *t, unsigned i)
 static void branch_ret(struct tr *t, unsigned i)
 {
 	tr_flags_spill(t, i);
-	emit_mov(&t->e, R10, HOST_RSP);
+	emit_mov(&t->e, T0, HOST_RSP);
 	stack_access(t, i, false);
-	emit_op_base(&t->e, true, 0x8b, R10, R10, 0);
+	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
 	rsp_add(t, 8 + (u16)t->d[i].insn.imm);
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
@@ -296,11 +296,11 @@ static void two_ways(struct tr *t, unsigned i, u8 *taken)
 
 static void branch_jcc(struct tr *t, unsigned i)
 {
-	tr_flags_need(t, R10);
+	tr_flags_need(t, T0);
 	two_ways(t, i, emit_jcc(&t->e, t->d[i].cc));
 }
 
-#define XCHG_RCX_R10 ((const u8[]){ 0x49, 0x87, 0xca })
+#define XCHG_RCX_T0 ((const u8[]){ 0x49, 0x87, 0xce })
 
 /* LOOP and JCXZ on CX: 64-bit mode has no such form. */
 static void branch_loop16(struct tr *t, unsigned i)
@@ -310,20 +310,20 @@ static void branch_loop16(struct tr *t, unsigned i)
 	u8 *zero, *taken = NULL, *not_taken;
 
 	if (op != 0xe3) {
-		emit_lea(e, R10, RCX, EMIT_NO_REG, 1, -1, 4);
-		emit_bytes(e, (const u8[]){ 0x66, 0x44, 0x89, 0xd1 }, 4); /* mov cx, r10w */
+		emit_lea(e, T0, RCX, EMIT_NO_REG, 1, -1, 4);
+		emit_bytes(e, (const u8[]){ 0x66, 0x44, 0x89, 0xf1 }, 4); /* mov cx, t0w */
 	}
-	emit_movzx16(e, R10, RCX);
-	emit_bytes(e, XCHG_RCX_R10, 3);
+	emit_movzx16(e, T0, RCX);
+	emit_bytes(e, XCHG_RCX_T0, 3);
 	zero = emit_jcc8(e, 0xe3);
-	emit_bytes(e, XCHG_RCX_R10, 3);
+	emit_bytes(e, XCHG_RCX_T0, 3);
 	if (op == 0xe0 || op == 0xe1)
 		taken = emit_jcc(e, op == 0xe0 ? CC_NE : CC_E);
 	else if (op == 0xe2)
 		taken = emit_jmp(e);
 	not_taken = emit_jmp(e);
 	emit_patch8(e, zero);
-	emit_bytes(e, XCHG_RCX_R10, 3);
+	emit_bytes(e, XCHG_RCX_T0, 3);
 	if (op == 0xe3)
 		taken = emit_jmp(e);
 	emit_patch(e, not_taken);
@@ -336,7 +336,7 @@ static void branch_loop(struct tr *t, unsigned i)
 	const struct x86_insn *insn = &t->d[i].insn;
 	u8 *hit, *miss;
 
-	tr_flags_need(t, R10);
+	tr_flags_need(t, T0);
 	if (insn->adsize == 2) {
 		branch_loop16(t, i);
 		return;
@@ -364,7 +364,7 @@ void tr_branch(struct tr *t, unsigned i)
 	}
 	switch (d->branch) {
 	case BR_JMP:
-		tr_flags_need(t, R10);
+		tr_flags_need(t, T0);
 		emit_goto(t, target, target <= t->off[i], code_size(t) == 8 ? 8 : d->insn.opsize);
 		break;
 	case BR_JCC:

@@ -4,7 +4,7 @@
 
 #include "engine/x86/translate.h"
 
-/* Registers that an instruction can be lent when R10 and R11 do not suffice; PC_LENT bits in this order. */
+/* Registers that an instruction can be lent when T0 and T1 do not suffice; PC_LENT bits in this order. */
 static const u8 lendable[3] = { RSI, RDI, RBP };
 
 struct pool {
@@ -33,7 +33,7 @@ static unsigned pool_take(struct tr *t, struct pool *p, const struct decoded *d,
 		return lendable[k];
 	}
 	assert(!"an instruction names more registers than x86 has slots");
-	return R11;
+	return T1;
 }
 
 static void pool_return(struct tr *t, const struct pool *p)
@@ -62,10 +62,10 @@ void tr_native(struct tr *t, unsigned i)
 	if (d->insn.has_mem)
 		tr_operand(t, i);
 	if (needs_flags(t, i))
-		tr_flags_need(t, R11);
+		tr_flags_need(t, T1);
 	if (!d->insn.has_mem)
-		pool.free[pool.n++] = R10;
-	pool.free[pool.n++] = R11;
+		pool.free[pool.n++] = T0;
+	pool.free[pool.n++] = T1;
 	for (unsigned k = 0; k < d->ngpr; k++) {
 		unsigned guest = d->gpr[k].reg;
 
@@ -78,10 +78,10 @@ void tr_native(struct tr *t, unsigned i)
 		patch.slot[d->gpr[k].slot] = d->gpr[k].high ? scratch[k] + 4 : scratch[k];
 	}
 	if (d->insn.has_mem) {
-		patch.base = R10;
+		patch.base = T0;
 		if (d->uses_high) {
 			patch.base = pool_take(t, &pool, d, true);
-			emit_mov(&t->e, patch.base, R10);
+			emit_mov(&t->e, patch.base, T0);
 		}
 	}
 	tr_pc(t, i, pool.lent);
@@ -103,12 +103,12 @@ void tr_lea(struct tr *t, unsigned i)
 
 	tr_effective(t, i, true);
 	if (insn->opsize == 2) { /* mov dst16, r10w keeps the rest */
-		tr_gpr_load(t, R11, dst);
-		emit_bytes(&t->e, (const u8[]){ 0x66, 0x45, 0x89, 0xd3 }, 4); /* mov r11w, r10w */
-		tr_gpr_store(t, dst, R11);
+		tr_gpr_load(t, T1, dst);
+		emit_bytes(&t->e, (const u8[]){ 0x66, 0x45, 0x89, 0xf7 }, 4); /* mov r11w, r10w */
+		tr_gpr_store(t, dst, T1);
 		return;
 	}
 	if (insn->opsize == 4)
-		emit_mov32(&t->e, R10, R10);
-	tr_gpr_store(t, dst, R10);
+		emit_mov32(&t->e, T0, T0);
+	tr_gpr_store(t, dst, T0);
 }

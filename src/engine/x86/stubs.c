@@ -2,6 +2,7 @@
 /* The stubs between C and translated code, made once per VM at the start of the code cache. */
 #include "engine/vcpu.h"
 #include "engine/x86/emit.h"
+#include "engine/x86/regs.h"
 
 /*
  *	C  --enter-->  block  --mem_slow, mem_call, op-->  C (leaf)  -->  back, or engine_resume()
@@ -18,9 +19,9 @@
 /* Host registers that hold guest registers: { host, guest }. */
 static const u8 held[][2] = {
 	{ RAX, RAX }, { RCX, RCX }, { RDX, RDX }, { RSI, RSI }, { RDI, RDI }, { R8, R8 }, { R9, R9 },
-	{ RBX, RBX }, { RBP, RBP }, { R12, R12 }, { R13, R13 }, { R14, R14 }, { R15, RSP },
+	{ R10, R10 }, { R11, R11 }, { RBX, RBX }, { RBP, RBP }, { R12, R12 }, { HOST_RSP, RSP },
 };
-#define HELD_CLOBBERED 7 /* the first ones do not survive a C call */
+#define HELD_CLOBBERED 9 /* the first ones do not survive a C call */
 
 static void emit_save(struct emit *e)
 {
@@ -39,9 +40,9 @@ static void emit_test_rax(struct emit *e)
 	emit_bytes(e, (const u8[]){ 0x48, 0x85, 0xc0 }, 3);
 }
 
-static void emit_jmp_r11(struct emit *e)
+static void emit_jmp_t1(struct emit *e)
 {
-	emit_bytes(e, (const u8[]){ 0x41, 0xff, 0xe3 }, 3);
+	emit_bytes(e, (const u8[]){ 0x41, 0xff, 0xe7 }, 3);
 }
 
 /* RAX = code to go on with, or 0. */
@@ -49,10 +50,9 @@ static void emit_continue(struct emit *e, u64 leave)
 {
 	emit_test_rax(e);
 	emit_jcc_to(e, CC_E, leave);
-	emit_mov(e, R11, RAX);
+	emit_mov(e, T1, RAX);
 	emit_reload(e, ARRAY_SIZE(held));
-	emit_flags_load(e, R10, GS_AFLAGS);
-	emit_jmp_r11(e);
+	emit_jmp_t1(e);
 }
 
 static void emit_xop(struct emit *e, const struct x86_host *host, bool save)
@@ -88,10 +88,9 @@ static void make_enter(struct emit *e, struct stubs *s, const struct x86_host *h
 	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 7 << 3 | RDI }, 2); /* fnstcw */
 	emit32(e, GS(fcw_host));
 	emit_xop(e, host, false);
-	emit_mov(e, R11, RSI);
+	emit_mov(e, T1, RSI);
 	emit_reload(e, ARRAY_SIZE(held));
-	emit_flags_load(e, R10, GS_AFLAGS);
-	emit_jmp_r11(e);
+	emit_jmp_t1(e);
 }
 
 static void make_leave(struct emit *e, struct stubs *s, const struct x86_host *host)
@@ -127,15 +126,15 @@ static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool
 	emit_save(e);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xec, 0x08 }, 4);
 	emit_load_gs(e, RDI, GS(self));
-	emit_mov(e, RSI, R11);
+	emit_mov(e, RSI, T1);
 	if (address)
-		emit_mov(e, RDX, R10);
+		emit_mov(e, RDX, T0);
 	emit_call_c(e, fn);
 	emit_test_rax(e);
 	gone = emit_jcc(e, CC_E);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x08 }, 4);
 	if (result)
-		emit_mov(e, R10, RAX);
+		emit_mov(e, T0, RAX);
 	/* A memory access changes no register; a helper may change any. */
 	emit_reload(e, result ? HELD_CLOBBERED : ARRAY_SIZE(held));
 	emit8(e, 0xc3);
@@ -147,16 +146,16 @@ static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool
 	return pc;
 }
 
-/* Flags are in cpu.aflags, R10 = RIP: find the block in C. */
+/* Flags are in cpu.aflags, T0 = RIP: find the block in C. */
 static void make_dispatch_c(struct emit *e, struct stubs *s)
 {
 	s->dispatch_c = emit_pc(e);
 	s->kick = s->dispatch_c;
-	emit_flags_save(e, R11, GS_AFLAGS);
+	emit_flags_save(e, T1, GS_AFLAGS);
 	s->dispatch_c_saved = emit_pc(e);
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
-	emit_mov(e, RSI, R10);
+	emit_mov(e, RSI, T0);
 	emit_call_c(e, engine_dispatch);
 	emit_continue(e, s->leave);
 }
@@ -164,30 +163,28 @@ static void make_dispatch_c(struct emit *e, struct stubs *s)
 static void make_dispatch(struct emit *e, struct stubs *s)
 {
 	s->dispatch = emit_pc(e);
-	emit_flags_save(e, R11, GS_AFLAGS);
+	emit_flags_save(e, T1, GS_AFLAGS);
 	s->dispatch_saved = emit_pc(e);
 	emit_cmp16_gs_zero(e, GS(cpu.kick));
 	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
-	emit_mov32(e, R11, R10);
-	emit_alu_imm(e, false, ALU_AND, R11, IBTC_SIZE - 1);
-	emit_shift(e, false, SHIFT_SHL, R11, 4);
-	emit_alu_gs(e, ALU_ADD, R11, GS(ibtc));
-	emit_op_base(e, true, ALU_CMP << 3 | 3, R10, R11, offsetof(struct ibtc_entry, rip));
+	emit_mov32(e, T1, T0);
+	emit_alu_imm(e, false, ALU_AND, T1, IBTC_SIZE - 1);
+	emit_shift(e, false, SHIFT_SHL, T1, 4);
+	emit_alu_gs(e, ALU_ADD, T1, GS(ibtc));
+	emit_op_base(e, true, ALU_CMP << 3 | 3, T0, T1, offsetof(struct ibtc_entry, rip));
 	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
-	emit_alu_imm(e, true, ALU_AND, R10, -(s32)PAGE_SIZE);
-	emit_store_gs(e, R10, GS(rip_page));
-	emit_op_base(e, true, 0x8b, R11, R11, offsetof(struct ibtc_entry, code));
-	emit_flags_load(e, R10, GS_AFLAGS);
-	emit_jmp_r11(e);
+	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
+	emit_store_gs(e, T0, GS(rip_page));
+	emit_op_base(e, true, 0xff, 4, T1, offsetof(struct ibtc_entry, code)); /* jmp [t1 + code] */
 }
 
 static void make_link(struct emit *e, struct stubs *s)
 {
 	s->link = emit_pc(e);
-	emit_flags_save(e, R10, GS_AFLAGS);
+	emit_flags_save(e, T0, GS_AFLAGS);
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
-	emit_mov(e, RSI, R11);
+	emit_mov(e, RSI, T1);
 	emit_call_c(e, engine_link);
 	emit_continue(e, s->leave);
 }
@@ -195,7 +192,7 @@ static void make_link(struct emit *e, struct stubs *s)
 static void make_done(struct emit *e, struct stubs *s)
 {
 	s->done = emit_pc(e);
-	emit_flags_save(e, R10, GS_AFLAGS);
+	emit_flags_save(e, T0, GS_AFLAGS);
 	emit_save(e);
 	emit_op_gs(e, false, 0xc7, 0, GS(reason));
 	emit32(e, LEAVE_DONE);

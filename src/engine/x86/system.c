@@ -32,21 +32,21 @@ static bool emit_sti(struct tr *t, unsigned i)
 	if (!at_cpl0(t) || i == t->n - 1)
 		return false;
 	rec = tr_record(t, i);
-	emit_mov(e, R10, RCX);
+	emit_mov(e, T0, RCX);
 	emit8(e, 0x65); /* movzx ecx, byte gs:[irq_waiting] */
 	emit_bytes(e, (const u8[]){ 0x0f, 0xb6, 0x0c, 0x25 }, 4);
 	emit32(e, GS(cpu.irq_waiting));
 	none = emit_jcc8(e, 0xe3);
-	emit_mov(e, RCX, R10);
+	emit_mov(e, RCX, T0);
 	if (t->flags == FLAGS_HOST)
-		emit_flags_save(e, R10, GS_AFLAGS);
-	emit_mov_imm64(e, R11, (u64)rec);
+		emit_flags_save(e, T0, GS_AFLAGS);
+	emit_mov_imm64(e, T1, (u64)rec);
 	emit_call_to(e, t->v->stubs.op);
 	if (t->flags == FLAGS_HOST)
-		emit_flags_load(e, R10, GS_AFLAGS);
+		emit_flags_load(e, T0, GS_AFLAGS);
 	done = emit_jmp(e);
 	emit_patch8(e, none);
-	emit_mov(e, RCX, R10);
+	emit_mov(e, RCX, T0);
 	emit_store8_gs_imm(e, GS(cpu.f.intr), 1);
 	emit_patch(e, done);
 	return true;
@@ -58,8 +58,8 @@ static bool emit_ac(struct tr *t, u8 ac)
 	if (!at_cpl0(t))
 		return false;
 	emit_store8_gs_imm(&t->e, GS(cpu.f.ac), ac);
-	emit_load_gs(&t->e, R10, ac ? GS(tlb_ac) : GS(tlb_no_ac));
-	emit_store_gs(&t->e, R10, GS(tlb));
+	emit_load_gs(&t->e, T0, ac ? GS(tlb_ac) : GS(tlb_no_ac));
+	emit_store_gs(&t->e, T0, GS(tlb));
 	return true;
 }
 
@@ -80,18 +80,18 @@ static bool emit_swapgs(struct tr *t, unsigned i)
 	(void)i;
 	if (!at_cpl0(t))
 		return false;
-	emit_load_gs(&t->e, R10, GS(cpu.kernel_gs_base));
-	emit_load_gs(&t->e, R11, GS_SEG_BASE(SEG_GS));
-	emit_store_gs(&t->e, R10, GS_SEG_BASE(SEG_GS));
-	emit_store_gs(&t->e, R11, GS(cpu.kernel_gs_base));
+	emit_load_gs(&t->e, T0, GS(cpu.kernel_gs_base));
+	emit_load_gs(&t->e, T1, GS_SEG_BASE(SEG_GS));
+	emit_store_gs(&t->e, T0, GS_SEG_BASE(SEG_GS));
+	emit_store_gs(&t->e, T1, GS(cpu.kernel_gs_base));
 	return true;
 }
 
-/* EDX:EAX = R10 */
+/* EDX:EAX = T0 */
 static void emit_split(struct tr *t)
 {
-	emit_store_gs(&t->e, R10, GS(target));
-	emit_mov32(&t->e, RAX, R10);
+	emit_store_gs(&t->e, T0, GS(target));
+	emit_mov32(&t->e, RAX, T0);
 	emit_op_gs(&t->e, false, 0x8b, RDX, GS(target) + 4);
 }
 
@@ -104,9 +104,9 @@ static bool emit_tsc(struct tr *t)
 	emit_bytes(e, (const u8[]){ 0x0f, 0x31 }, 2); /* rdtsc */
 	emit_store32_gs(e, RAX, GS(target));
 	emit_store32_gs(e, RDX, GS(target) + 4);
-	emit_load_gs(e, R10, GS(target));
-	emit_load_gs(e, R11, GS(cpu.tsc_offset));
-	emit_lea(e, R10, R10, R11, 1, 0, 8);
+	emit_load_gs(e, T0, GS(target));
+	emit_load_gs(e, T1, GS(cpu.tsc_offset));
+	emit_lea(e, T0, T0, T1, 1, 0, 8);
 	emit_split(t);
 	return true;
 }
@@ -135,8 +135,8 @@ static bool emit_mov_from_cr(struct tr *t, unsigned i)
 
 	if (!at_cpl0(t) || insn->prefixes & INSN_LOCK || (insn->reg != 2 && insn->reg != 3))
 		return false;
-	emit_load_gs(&t->e, R10, insn->reg == 2 ? GS(cpu.cr2) : GS(cpu.cr3));
-	tr_gpr_store(t, insn->rm, R10);
+	emit_load_gs(&t->e, T0, insn->reg == 2 ? GS(cpu.cr2) : GS(cpu.cr3));
+	tr_gpr_store(t, insn->rm, T0);
 	return true;
 }
 
@@ -157,18 +157,18 @@ static bool emit_pushf(struct tr *t, unsigned i)
 	if (t->d[i].insn.opsize != 8 || t->flags == FLAGS_DEAD)
 		return false;
 	if (t->flags == FLAGS_HOST)
-		emit_flags_save(e, R10, GS_AFLAGS);
+		emit_flags_save(e, T0, GS_AFLAGS);
 	t->flags = FLAGS_SAVED;
 	tr_stack_push_address(t, i);
 	emit_store_gs(e, RAX, GS(target));
 	emit_load_gs(e, RAX, GS(rare_flags));
 	for (unsigned k = 0; k < ARRAY_SIZE(parts); k++) {
-		emit_movzx8_gs(e, R11, parts[k].at);
+		emit_movzx8_gs(e, T1, parts[k].at);
 		if (parts[k].shift)
-			emit_shift(e, false, SHIFT_SHL, R11, parts[k].shift);
-		emit_alu(e, ALU_OR, RAX, R11);
+			emit_shift(e, false, SHIFT_SHL, T1, parts[k].shift);
+		emit_alu(e, ALU_OR, RAX, T1);
 	}
-	emit_op_base(e, true, 0x89, RAX, R10, 0);
+	emit_op_base(e, true, 0x89, RAX, T0, 0);
 	emit_load_gs(e, RAX, GS(target));
 	emit_lea(e, HOST_RSP, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	return true;

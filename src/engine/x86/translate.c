@@ -188,6 +188,10 @@ static bool translate_one(struct tr *t, unsigned i)
 
 static void emit_block(struct tr *t)
 {
+	/* Whoever comes through a dispatch has the flags in memory; few blocks begin with a need for them. */
+	if (t->form == FORM_FAST && t->live_in[0])
+		emit_flags_load(&t->e, T0, GS_AFLAGS);
+	t->b->chain = t->e.p - t->c->code_w;
 	for (unsigned i = 0; i < t->n; i++) {
 		tr_pc(t, i, 0);
 		if (translate_one(t, i))
@@ -230,7 +234,7 @@ static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
 	t->mode = engine_mode_key(v);
 	t->leave_at = cached ? s->dispatch : s->dispatch_c;
 	t->leave_at_saved = cached ? s->dispatch_saved : s->dispatch_c_saved;
-	t->flags = FLAGS_HOST;
+	t->flags = form == FORM_FAST ? FLAGS_HOST : FLAGS_SAVED;
 	t->full = false;
 	t->n = t->npc = t->nslow = t->nexits = t->nnew_stubs = 0;
 }

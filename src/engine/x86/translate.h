@@ -7,6 +7,7 @@
 #include "engine/x86/decode.h"
 #include "engine/x86/emit.h"
 #include "engine/x86/patch.h"
+#include "engine/x86/regs.h"
 
 #define GS(field) ((u32)offsetof(struct engine_vcpu, field))
 #define GS_GPR(r) ((u32)(offsetof(struct engine_vcpu, cpu.gpr) + 8 * (r)))
@@ -15,7 +16,6 @@
 #define GS_AFLAGS GS(cpu.aflags)
 
 #define BLOCK_MAX 64 /* instructions */
-#define HOST_RSP R15 /* host register of the guest's RSP */
 #define IN_MEMORY 0xff
 
 /* Where the guest's arithmetic flags are at this point of the code. */
@@ -64,12 +64,12 @@ extern const u8 host_of[16];
 /* memory.c */
 /* A record that outlives the translation, for C; 0 when the cache is full. */
 struct x86_insn *tr_record(struct tr *t, unsigned i);
-/* R10 = effective address of operand @i with its segment base; clobbers R11 and flags (saved by the caller when needed). */
+/* T0 = effective address of operand @i with its segment base; clobbers T1 and flags (saved by the caller when needed). */
 void tr_linear(struct tr *t, unsigned i);
 void tr_effective(struct tr *t, unsigned i, bool is_lea);
-/* R10 = linear address: make it the host address for @size bytes, or leave the block. */
+/* T0 = linear address: make it the host address for @size bytes, or leave the block. */
 void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write);
-/* The explicit operand's host address into R10, by the form of the block. */
+/* The explicit operand's host address into T0, by the form of the block. */
 void tr_operand(struct tr *t, unsigned i);
 void tr_slow_paths(struct tr *t);
 /* Before the flags are clobbered at instruction @i: save them when they are needed. */
@@ -88,7 +88,7 @@ void tr_lea(struct tr *t, unsigned i);
 void tr_helper(struct tr *t, unsigned i);
 void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown);
 bool tr_stack(struct tr *t, unsigned i);
-/* R10 = host address of the 8 bytes below RSP, for a push by instruction @i. */
+/* T0 = host address of the 8 bytes below RSP, for a push by instruction @i. */
 void tr_stack_push_address(struct tr *t, unsigned i);
 /* system.c: returns whether it was emitted; otherwise the caller takes the helper. */
 bool tr_system(struct tr *t, unsigned i);
