@@ -110,8 +110,7 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 		engine_vcpu_destroy(v);
 		goto out;
 	}
-	v->ibtcs = pages_get(IBTC_MODES * sizeof(*v->ibtcs));
-	ok = v->ibtcs;
+	ok = true;
 	for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
 		v->context[i] = tlb_new();
 		ok &= v->context[i] != NULL;
@@ -156,8 +155,6 @@ void engine_vcpu_destroy(struct engine_vcpu *v)
 	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
 		if (v->context[i])
 			munmap(v->context[i], sizeof(struct tlb));
-	if (v->ibtcs)
-		munmap(v->ibtcs, IBTC_MODES * sizeof(*v->ibtcs));
 	munmap(v, sizeof(*v));
 }
 

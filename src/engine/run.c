@@ -48,6 +48,9 @@ static void start_over(struct engine_vcpu *v)
 	cache_reset(&v->cache, v->engine->mem);
 	memset(v->rc_stub, 0, sizeof(v->rc_stub));
 	itlb_flush(v, true);
+	for (unsigned i = 0; i < IBTC_MODES; i++)
+		v->ibtcs[i].used = false;
+	v->ibtc = NULL;
 }
 
 /*
@@ -267,6 +270,9 @@ static bool serve(struct engine_vcpu *v, enum engine_exit *out)
 		break;
 	case LEAVE_FAULT:
 		deliver(v);
+		break;
+	case LEAVE_MODES:
+		start_over(v);
 		break;
 	case LEAVE_PROTECT:
 		page_hold(v, v->protect_page);

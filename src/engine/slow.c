@@ -288,8 +288,8 @@ static bool second_holds(struct engine_vcpu *v, const struct block *b, u64 rip)
 
 static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
 {
-	struct ibtc *t = container_of(v->ibtc, struct ibtc, e[0]);
-	unsigned i = rip & (IBTC_SIZE - 1);
+	struct ibtc *t = v->ibtc;
+	unsigned i = ibtc_index(rip);
 
 	/* .code is 0 just as long as the entry is not on the list; a dropped entry still is. */
 	if (!t->e[i].code)
@@ -376,6 +376,10 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 		if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
 			tlb_flush(v);
 		tlb_select(v);
+		if (!v->ibtc) {
+			v->reason = LEAVE_MODES;
+			return 0;
+		}
 		if (v->step == STEP_RUNNING || (v->step == STEP_NONE && (cpu->f.tf || cpu->dr7 & 0xff)))
 			v->reason = LEAVE_STEP;
 		else if (cpu->kick && !v->hold_kick && !cpu->shadow && !v->step)

@@ -18,25 +18,24 @@ static enum tlb_context context_of(const struct x86_cpu *cpu)
 static void ibtc_empty(struct ibtc *t)
 {
 	for (u32 k = 0; k < t->nfilled; k++)
-		t->e[t->filled[k]] = (struct ibtc_entry){ ~(u64)t->filled[k], 0 };
+		t->e[t->filled[k]] = (struct ibtc_entry){ ibtc_no_rip(t->filled[k]), 0 };
 	t->nfilled = 0;
 }
 
 static struct ibtc *ibtc_of(struct engine_vcpu *v, u32 mode)
 {
-	struct ibtc *t;
+	struct ibtc *t = v->ibtcs;
 
-	for (unsigned i = 0; i < IBTC_MODES; i++)
-		if (v->ibtcs[i].used && v->ibtcs[i].mode == mode)
-			return &v->ibtcs[i];
-	t = &v->ibtcs[v->ibtc_victim++ % IBTC_MODES];
-	if (t->used)
-		ibtc_empty(t);
-	else
+	while (t < v->ibtcs + IBTC_MODES && t->used && t->mode != mode)
+		t++;
+	if (t == v->ibtcs + IBTC_MODES)
+		return NULL;
+	if (!t->used) {
 		for (unsigned i = 0; i < IBTC_SIZE; i++)
-			t->e[i] = (struct ibtc_entry){ ~(u64)i, 0 };
-	t->used = true;
-	t->mode = mode;
+			t->e[i] = (struct ibtc_entry){ ibtc_no_rip(i), 0 };
+		t->used = true;
+		t->mode = mode;
+	}
 	return t;
 }
 
@@ -52,7 +51,7 @@ void tlb_select(struct engine_vcpu *v)
 	v->tlb_no_ac = v->context[cpu->cr4 & CR4_SMAP ? TLB_KERNEL : TLB_KERNEL_AC]->e;
 	v->rare_flags = 2 | f->tf << 8 | f->df << 10 | f->iopl << 12 | f->nt << 14 | f->vif << 19 | f->vip << 20 | f->id << 21;
 	if (mode != v->mode_seen || !v->ibtc) {
-		v->ibtc = ibtc_of(v, mode)->e;
+		v->ibtc = ibtc_of(v, mode);
 		v->mode_seen = mode;
 	}
 }
@@ -184,7 +183,7 @@ static void ibtc_drop(struct engine_vcpu *v, gva_t lin)
 			struct ibtc_entry *e = &t->e[t->filled[k]];
 
 			if ((e->rip ^ lin) >> 30 == 0)
-				e->rip = ~(u64)t->filled[k];
+				e->rip = ibtc_no_rip(t->filled[k]);
 		}
 	}
 }

@@ -79,14 +79,27 @@ struct itlb_entry { /* execute tags */
 	bool global;
 };
 
-#define IBTC_SIZE 4096
+#define IBTC_BITS 12
+#define IBTC_SIZE BIT(IBTC_BITS)
 struct ibtc_entry { /* branch cache: where translated code of a RIP is */
-	u64 rip; /* ~index when empty: no RIP of that index matches */
+	u64 rip; /* ibtc_no_rip() when empty */
 	u64 code; /* 0: not on the list of filled entries */
 };
 
-#define IBTC_MODES 8
-struct ibtc { /* of one mode */
+static inline unsigned ibtc_index(u64 rip)
+{
+	return (rip ^ rip >> IBTC_BITS) & (IBTC_SIZE - 1);
+}
+
+/* What no RIP that maps to entry @i can be. */
+static inline u64 ibtc_no_rip(unsigned i)
+{
+	return ~i & (IBTC_SIZE - 1);
+}
+
+/* One table for each mode that was seen since the last reset of the cache, at a fixed place: blocks address theirs. */
+#define IBTC_MODES 16
+struct ibtc {
 	struct ibtc_entry e[IBTC_SIZE];
 	u16 filled[IBTC_SIZE];
 	u32 nfilled;
@@ -102,6 +115,7 @@ enum leave_reason {
 	LEAVE_BOUNCE, /* v->insn accesses a device, crosses a page, or faults under a mask */
 	LEAVE_FAULT, /* cpu.exc is to be delivered in full context */
 	LEAVE_EXIT, /* cpu.exit is filled */
+	LEAVE_MODES, /* no branch cache is left for this mode */
 	LEAVE_PROTECT, /* stores to v->protect_page must be reported before its code may run */
 	LEAVE_STEP, /* MODE_STEP: one instruction at a time */
 	LEAVE_DONE, /* the bounce block has run to its end */
@@ -174,7 +188,7 @@ struct engine_vcpu {
 	struct tlb_entry *tlb; /* of the context of the current mode */
 	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
 	u64 rare_flags; /* RFLAGS but for the arithmetic flags, IF and AC */
-	struct ibtc_entry *ibtc; /* of the current mode */
+	struct ibtc *ibtc; /* of the current mode; NULL: there are too many, the cache must be reset */
 	u32 mxcsr_host;
 	u16 fcw_host;
 	u64 xmask; /* components that entry and leave restore and save */
@@ -212,8 +226,7 @@ struct engine_vcpu {
 	u64 op_calls[X86_OP_COUNT];
 	struct tlb *context[TLB_CONTEXTS];
 	struct itlb_entry itlb[ITLB_SIZE];
-	struct ibtc *ibtcs; /* IBTC_MODES of them */
-	unsigned ibtc_victim;
+	struct ibtc ibtcs[IBTC_MODES];
 	struct engine_vcpu *next;
 };
 

@@ -38,9 +38,40 @@ static unsigned code_size(const struct tr *t)
 	return t->mode & MODE_64 ? 8 : t->mode & MODE_32 ? 4 : 2;
 }
 
+/*
+ * The branch cache in line, so that each site has its own indirect jump for the host to predict.
+ * T0 = RIP; flags are saved. Entries are those of the block's mode, found at a fixed place.
+ */
+static void emit_branch_cache(struct tr *t, bool poll)
+{
+	struct emit *e = &t->e;
+	u32 table = (u64)t->v->ibtc->e - (u64)t->v;
+
+	if (poll) {
+		emit_cmp16_gs_zero(e, GS(cpu.kick));
+		emit_jcc_to(e, CC_NE, t->v->stubs.dispatch_c_saved);
+	}
+	emit_mov32(e, T1, T0);
+	emit_shift(e, false, SHIFT_SHR, T1, IBTC_BITS);
+	emit_alu(e, ALU_XOR, T1, T0);
+	emit_alu_imm(e, false, ALU_AND, T1, IBTC_SIZE - 1);
+	emit_shift(e, false, SHIFT_SHL, T1, 4);
+	emit_op_gs_base(e, true, ALU_CMP << 3 | 3, T0, T1, table + offsetof(struct ibtc_entry, rip));
+	emit_jcc_to(e, CC_NE, t->v->stubs.dispatch_c_saved);
+	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
+	emit_store_gs(e, T0, GS(rip_page));
+	emit_op_gs_base(e, false, 0xff, 4, T1, table + offsetof(struct ibtc_entry, code)); /* jmp */
+}
+
 /* Leave for the RIP in T0; flags wherever they are. */
 static void emit_dispatch(struct tr *t)
 {
+	if (t->form == FORM_FAST) {
+		if (t->flags == FLAGS_HOST)
+			emit_flags_save(&t->e, T1, GS_AFLAGS);
+		emit_branch_cache(t, true);
+		return;
+	}
 	emit_jmp_to(&t->e, t->flags == FLAGS_SAVED ? t->leave_at_saved : t->leave_at);
 }
 
@@ -107,6 +138,11 @@ static void emit_goto(struct tr *t, s32 off, bool backward, unsigned opsize)
 		return;
 	}
 	emit_rip(t, off, opsize);
+	if (t->form == FORM_FAST) {
+		emit_flags_save(&t->e, T1, GS_AFLAGS);
+		emit_branch_cache(t, backward);
+		return;
+	}
 	emit_jmp_to(&t->e, t->leave_at);
 }
 
@@ -240,7 +276,9 @@ static void branch_call(struct tr *t, unsigned i)
 		return;
 	}
 	emit_rip(t, target, 8);
-	emit_dispatch(t);
+	if (t->flags == FLAGS_HOST)
+		emit_flags_save(&t->e, T1, GS_AFLAGS);
+	emit_branch_cache(t, false); /* whoever recurses returns, and polls there */
 }
 
 /* T0 = target of an indirect branch. */

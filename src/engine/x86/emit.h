@@ -96,6 +96,17 @@ static inline void emit_op_gs(struct emit *e, bool w, u8 op, unsigned reg, u32 d
 	emit32(e, disp);
 }
 
+/* op reg, gs:[base + disp] */
+static inline void emit_op_gs_base(struct emit *e, bool w, u8 op, unsigned reg, unsigned base, u32 disp)
+{
+	assert((base & 7) != RSP);
+	emit8(e, 0x65);
+	emit_rex(e, w, reg, 0, base);
+	emit8(e, op);
+	emit8(e, 0x80 | (reg & 7) << 3 | (base & 7));
+	emit32(e, disp);
+}
+
 static inline void emit_load_gs(struct emit *e, unsigned reg, u32 disp)
 {
 	emit_op_gs(e, true, 0x8b, reg, disp);
