@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Requests between vCPUs: drop tags, flush, code was written. Leaf code; waiting is in wait.c. */
+#include "base/bulk.h"
 #include "engine/vcpu.h"
 
 static void lock(struct requests *r)
@@ -22,8 +23,7 @@ static void written_serve(struct engine_vcpu *v)
 
 	lock(r);
 	n = r->nwritten;
-	for (u32 i = 0; i < n && i < WRITTEN_MAX; i++)
-		range[i] = r->written[i];
+	bulk_copy(range, r->written, sizeof(range));
 	r->nwritten = 0;
 	unlock(r);
 	if (n > WRITTEN_MAX) { /* execute tags are filled anew, which compares the bytes */
