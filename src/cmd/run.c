@@ -161,13 +161,14 @@ static int library_options_set(const struct run_options *o, struct why *why)
 {
 	const char *old = getenv(OPTIONS_ENV);
 	char text[512];
-	int n = snprintf(text, sizeof(text), "%s%s%s%s%s", old ? old : "",
+	int n = snprintf(text, sizeof(text), "%s%s%s%s%s%s", old ? old : "",
 			 o->engine ? ",engine=" : "", o->engine ? o->engine : "",
-			 o->cpu_mask ? ",cpu-mask=" : "", o->cpu_mask ? o->cpu_mask : "");
+			 o->cpu_mask ? ",cpu-mask=" : "", o->cpu_mask ? o->cpu_mask : "",
+			 o->verbose ? ",counters=on" : "");
 
 	if (n >= (int)sizeof(text))
 		return why_set(why, E2BIG, OPTIONS_ENV " is too long; shorten it");
-	if (!o->engine && !o->cpu_mask)
+	if (!o->engine && !o->cpu_mask && !o->verbose)
 		return 0;
 	setenv(OPTIONS_ENV, text[0] == ',' ? text + 1 : text, 1);
 	return 0;

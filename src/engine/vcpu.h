@@ -183,7 +183,7 @@ struct engine_vcpu {
 	u64 stub_rax, stub_rcx; /* kept by the stubs of the register cache */
 	u64 lent[3]; /* guest RSI, RDI, RBP while a translated instruction borrows them */
 	u64 inline_hits; /* verbose only: memory operands served inline */
-	u64 chained, unchained; /* verbose only: block exits */
+	u64 chained, cached; /* verbose only: block exits by a linked jump, by the branch cache; the rest are dispatches */
 	struct regcache rc[2]; /* supervisor, user */
 	struct tlb_entry *tlb; /* of the context of the current mode */
 	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
