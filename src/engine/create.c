@@ -169,6 +169,7 @@ void engine_state_changed(struct engine_vcpu *v)
 	v->cpu.flush.all = true;
 	v->reason = LEAVE_NONE;
 	v->step = STEP_NONE;
+	v->has_again = false;
 	v->unshadow = v->unrf = v->single = false;
 }
 

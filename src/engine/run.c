@@ -158,6 +158,31 @@ static bool bounce_run(struct engine_vcpu *v)
 	return true;
 }
 
+/* Moves need no processor to be executed on. */
+static enum x86_status run_move(struct x86_cpu *cpu, const struct x86_insn *insn, gva_t lin)
+{
+	unsigned size = insn->memsize, bits = 64 - 8 * size;
+	enum x86_status st;
+	u64 v = 0;
+
+	if (insn->move == MOVE_STORE_IMM || insn->move == MOVE_STORE_REG) {
+		v = insn->move == MOVE_STORE_IMM ? insn->imm :
+		    size == 1			 ? x86_gpr8(cpu, insn, insn->reg) :
+						   cpu->gpr[insn->reg];
+		return x86_write(cpu, lin, &v, size, ACC_WRITE);
+	}
+	st = x86_read(cpu, lin, &v, size, ACC_READ);
+	if (st != X86_OK)
+		return st;
+	if (insn->move == MOVE_LOAD_SIGN)
+		v = (s64)(v << bits) >> bits;
+	if (insn->move == MOVE_LOAD && size == 1)
+		x86_gpr8_write(cpu, insn, insn->reg, v);
+	else
+		x86_gpr_write(cpu, insn->reg, v, insn->opsize);
+	return X86_OK;
+}
+
 /*
  * A memory operand that is no plain RAM inside a page: its bytes are gathered in a buffer of the
  * same alignment, the instruction runs there, and the buffer is written back. When the write
@@ -176,6 +201,12 @@ static void run_bounce(struct engine_vcpu *v)
 
 	v->stats.bounces++;
 	st = engine_linear(v, &insn, &lin);
+	if (st == X86_OK && insn.move) {
+		cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn.len);
+		if (engine_commit(v, &insn, run_move(cpu, &insn, lin)))
+			done(v);
+		return;
+	}
 	buf = v->bounce + (lin & 63);
 	if (st == X86_OK)
 		st = x86_bounce_in(cpu, &insn, lin, insn.memsize, access, buf);
@@ -184,7 +215,7 @@ static void run_bounce(struct engine_vcpu *v)
 		return;
 	}
 	memcpy(gpr, cpu->gpr, sizeof(gpr));
-	if (insn.access & INSN_WRITE)
+	if (insn.access & INSN_WRITE && insn.vector)
 		memcpy(v->undo, cpu->xsave, sizeof(v->undo));
 	v->bounce_ptr = (u64)buf;
 	if (!bounce_run(v))
@@ -193,7 +224,8 @@ static void run_bounce(struct engine_vcpu *v)
 		st = x86_bounce_out(cpu, &insn, lin, insn.memsize, access, buf);
 		if (st != X86_OK) {
 			memcpy(cpu->gpr, gpr, sizeof(gpr));
-			memcpy(cpu->xsave, v->undo, sizeof(v->undo));
+			if (insn.vector)
+				memcpy(cpu->xsave, v->undo, sizeof(v->undo));
 			cpu->aflags = aflags;
 		}
 	}
@@ -242,6 +274,21 @@ static void run_step(struct engine_vcpu *v)
 	v->step = STEP_ARMED;
 }
 
+/* An instruction that needs full context; one that must ask user space is kept, to take the answers. */
+static void run_complex(struct engine_vcpu *v)
+{
+	struct x86_insn insn = *v->insn;
+
+	if (insn.op != X86_OP_NONE || !insn.has_mem)
+		run_full(v);
+	else
+		run_bounce(v);
+	if (v->reason == LEAVE_EXIT && (v->cpu.replay.n || v->cpu.replay.waiting)) {
+		v->again = insn;
+		v->has_again = true;
+	}
+}
+
 /* What translated code asked for. Returns whether engine_run() must return. */
 static bool serve(struct engine_vcpu *v, enum engine_exit *out)
 {
@@ -260,13 +307,8 @@ static bool serve(struct engine_vcpu *v, enum engine_exit *out)
 		make_block(v, v->want_gpa, v->want_host, v->want);
 		break;
 	case LEAVE_FULL:
-		run_full(v);
-		break;
 	case LEAVE_BOUNCE:
-		if (v->insn->op != X86_OP_NONE)
-			run_full(v);
-		else
-			run_bounce(v);
+		run_complex(v);
 		break;
 	case LEAVE_FAULT:
 		deliver(v);
@@ -297,7 +339,12 @@ enum engine_exit engine_run(struct engine_vcpu *v)
 	enum engine_exit out = ENGINE_KICKED;
 
 	v->cpu.full = true;
-	v->hold_kick = v->cpu.replay.n > 0;
+	v->hold_kick = v->cpu.replay.n > 0 && !v->has_again;
+	if (v->cpu.replay.n && v->has_again) {
+		v->insn = &v->again;
+		v->reason = LEAVE_FULL;
+	}
+	v->has_again = false;
 	if (!v->engine->host.fsgsbase)
 		gs_by_kernel(v);
 	signals_enter(v);

@@ -197,7 +197,8 @@ struct engine_vcpu {
 	u64 bounce_ptr; /* what the bounce form uses as the operand's address */
 	u32 reason; /* enum leave_reason */
 	const struct x86_insn *insn; /* with LEAVE_FULL, LEAVE_BOUNCE */
-	bool in_code; /* between enter and leave */
+	struct x86_insn again; /* asked a device in user space: runs first when engine_run() is called again */
+	bool has_again;
 	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
 	bool unrf; /* RF was set for the instruction that runs */
 	bool single; /* the next instruction runs as FORM_SINGLE */

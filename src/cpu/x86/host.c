@@ -250,6 +250,7 @@ static void probe_features(struct x86_host *host)
 
 	host->xsaveopt = host->xsave && host_has(host, 0xd, 1, EAX, 0);
 	host->xsavec = host->xsave && host_has(host, 0xd, 1, EAX, 1);
+	host->xinuse = host->xsave && host_has(host, 0xd, 1, EAX, 2);
 	host->avx = host->xcr0 & 4;
 	host->avx2 = host_has(host, 7, 0, EBX, 5);
 	host->avx512 = host->xcr0 & 0xe0;

@@ -29,6 +29,9 @@ enum x86_insn_mask {
 	INSN_MASK_BROADCAST, /* one element, read when any mask bit is set */
 };
 
+/* The moves between memory and a general register or immediate: devices are driven by these. */
+enum x86_insn_move { MOVE_NONE, MOVE_LOAD, MOVE_LOAD_ZERO, MOVE_LOAD_SIGN, MOVE_STORE_REG, MOVE_STORE_IMM };
+
 struct x86_insn {
 	u8 bytes[15];
 	u8 len;
@@ -49,6 +52,8 @@ struct x86_insn {
 	u16 memsize;	/* bytes of the explicit memory operand */
 	u8 access;	/* enum x86_insn_access of the explicit memory operand */
 	u8 mask_kind, mask, elem;
+	u8 move; /* enum x86_insn_move */
+	bool vector; /* reads or writes x87, MMX, SSE or AVX state */
 	bool zeroing;  /* EVEX.z */
 	bool bit_offset; /* BT, BTS, BTR, BTC m, r: the register reaches beyond the operand */
 	u8 vvvv;       /* third operand register */

@@ -297,6 +297,25 @@ static bool host_can(const struct x86_host *host, const struct decoded *d)
 	return true;
 }
 
+static u8 move_of(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	bool store = ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY, load = ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
+
+	if (!store && !load)
+		return MOVE_NONE;
+	switch (zi->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+		return load ? MOVE_LOAD : ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? MOVE_STORE_IMM : MOVE_STORE_REG;
+	case ZYDIS_MNEMONIC_MOVZX:
+		return MOVE_LOAD_ZERO;
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+		return MOVE_LOAD_SIGN;
+	default:
+		return MOVE_NONE;
+	}
+}
+
 static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruction *zi,
 			  const ZydisDecodedOperand *ops, struct decoded *d)
 {
@@ -486,6 +505,11 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	decode_mask(&zi, ops, insn);
 	resolve_class(host, &zi, ops, out);
 	decode_flags(&zi, ops, out);
+	if (insn->has_mem && !out->has_modrm)
+		insn->reg = RAX; /* moffs */
+	if (out->cls == CLS_NATIVE)
+		insn->move = move_of(&zi, ops);
+	insn->vector = out->state != STATE_NONE;
 	insn->bit_offset = insn->has_mem && out->ngpr &&
 			  (zi.mnemonic == ZYDIS_MNEMONIC_BT || zi.mnemonic == ZYDIS_MNEMONIC_BTS ||
 			   zi.mnemonic == ZYDIS_MNEMONIC_BTR || zi.mnemonic == ZYDIS_MNEMONIC_BTC);

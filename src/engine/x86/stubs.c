@@ -64,6 +64,19 @@ static void emit_xop(struct emit *e, const struct x86_host *host, bool save)
 		emit_op_base(e, false, 0x8b, RAX, RDI, GS(xmask));
 		emit_op_base(e, false, 0x8b, RDX, RDI, GS(xmask) + 4);
 	}
+	if (!save && host->xinuse) {
+		/*
+		 * A component that is in its initial state here and in the image needs no restoring:
+		 * mask &= 2 | XSTATE_BV | XINUSE. SSE stays, for MXCSR.
+		 */
+		emit_mov(e, R8, RAX);
+		emit_mov_imm32(e, RCX, 1);
+		emit_bytes(e, (const u8[]){ 0x0f, 0x01, 0xd0 }, 3); /* xgetbv */
+		emit_op_base(e, false, ALU_OR << 3 | 3, RAX, RDI, GS(cpu.xsave) + 512);
+		emit_alu_imm(e, false, ALU_OR, RAX, 2);
+		emit_alu(e, ALU_AND, RAX, R8);
+		emit_mov_imm32(e, RDX, 0);
+	}
 	emit_bytes(e, (const u8[]){ 0x48, 0x0f, 0xae, 0x80 | reg << 3 | RDI }, 4);
 	emit32(e, GS(cpu.xsave));
 }
