@@ -60,14 +60,15 @@ struct tlb {
  * at every flush. One for supervisor, one for user code, since a block knows which it is. Entries are chosen
  * by the translator from base register, kind of access, and a hash of the instruction.
  */
-#define RC_SIZE 128
+#define RC_WIDE 128 /* entries from here on serve vector operands */
+#define RC_SIZE 256
 struct regcache {
 	u64 limit[RC_SIZE]; /* offsets below it hit; 0: empty */
 	u64 tag[RC_SIZE];
 	u64 delta[RC_SIZE]; /* host address - linear address */
 };
-#define RC_ROOM 7 /* limit = range - RC_ROOM: serves accesses of up to 8 bytes */
-#define RC_STUB_SIZES 4 /* 1, 2, 4, 8 */
+#define RC_ROOM(i) ((i) < RC_WIDE ? 7 : 63) /* limit = range - room: no access that hits can cross the end */
+#define RC_STUB_SIZES 7 /* 1, 2, 4 ... 64 */
 
 #define ITLB_SIZE 256
 #define ITLB_NO_TAG (~0ull)

@@ -144,17 +144,40 @@ static bool has_error(int vector)
 	return vector == VEC_PF || vector == VEC_GP || vector == VEC_SS || vector == VEC_NP || vector == VEC_TS;
 }
 
+/* Flags that the instruction and what is behind it overwrite before they are read. */
+static u64 dead_flags(const struct testcase *c)
+{
+	const ZydisAccessedFlags *f = c->zi.cpu_flags;
+	ZydisDecodedInstruction zi = { 0 };
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	u8 code[CODE_MAX + 16] = { 0 };
+	u64 dead = 0, live = 0;
+
+	memcpy(code, c->behind, c->nbehind);
+	for (unsigned at = 0;; f = zi.cpu_flags) {
+		if (f) {
+			live |= f->tested & ~dead;
+			dead |= (f->modified | f->set_0 | f->set_1 | f->undefined) & ~live;
+		}
+		at += zi.length;
+		if (at >= c->nbehind || !insn_decode(code + at, &zi, ops))
+			return dead & FL_ARITH;
+	}
+}
+
 /*
- * The fast form loses flags that the faulting instruction would have overwritten: it runs again from
- * its start. The checked form keeps them.
+ * What the manuals leave undefined is not compared. The fast form loses flags that would be overwritten
+ * unread after a fault: the instruction runs again from its start. The checked form keeps them.
  */
 static u64 flags_compared(const struct testcase *c, const struct outcome *native, const struct outcome *guest)
 {
 	const ZydisAccessedFlags *f = c->zi.cpu_flags;
 	u64 flags = FL_ARITH | FL_DF | FL_ID | FL_NT | FL_IF | FL_IOPL | FL_AC;
 
-	if (f && guest->is_fast && native->vector >= 0 && native->rip == c->at)
-		flags &= ~(u64)((f->modified | f->set_0 | f->set_1 | f->undefined) & FL_ARITH);
+	if (f && native->rip != c->at)
+		flags &= ~(u64)f->undefined;
+	if (guest->is_fast && native->vector >= 0)
+		flags &= ~dead_flags(c);
 	return flags;
 }
 
@@ -162,9 +185,13 @@ bool outcome_differs(const struct testcase *c, const struct start *s, const stru
 		     const struct outcome *guest, FILE *f)
 {
 	const u64 flags = flags_compared(c, native, guest);
-	bool bad = differ(f, "vector", native->vector, guest->vector);
+	bool bad = false;
 
 	(void)s;
+	/* An instruction that the host does not have: ours looks at the memory operand first. */
+	if (native->vector == VEC_UD && (guest->vector == VEC_PF || guest->vector == VEC_GP || guest->vector == VEC_SS))
+		return false;
+	bad |= differ(f, "vector", native->vector, guest->vector);
 	bad |= differ(f, "rip", native->rip, guest->rip);
 	if (guest->vector == -2) {
 		differ(f, "exit", 0, guest->error);
@@ -203,8 +230,8 @@ static const struct pointers {
 	{ ZYDIS_MNEMONIC_XSAVEOPT64, 0, 1, { { 6, 18 } } },
 	{ ZYDIS_MNEMONIC_FNSTENV, 16, 1, { { 6, 8 } } },
 	{ ZYDIS_MNEMONIC_FNSAVE, 16, 1, { { 6, 8 } } },
-	{ ZYDIS_MNEMONIC_FNSTENV, 0, 1, { { 12, 16 } } },
-	{ ZYDIS_MNEMONIC_FNSAVE, 0, 1, { { 12, 16 } } },
+	{ ZYDIS_MNEMONIC_FNSTENV, 0, 1, { { 12, 14 } } },
+	{ ZYDIS_MNEMONIC_FNSAVE, 0, 1, { { 12, 14 } } },
 };
 
 static const struct pointers *pointers_find(const struct testcase *c)

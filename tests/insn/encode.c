@@ -296,13 +296,20 @@ static const struct snippet {
 	{ 1, { 0x9b } }, /* fwait */
 };
 
-static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count, struct rng *r)
+/* Snippets that test no flag of @undefined. */
+static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count, u32 undefined, struct rng *r)
 {
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	unsigned len = 0;
 
 	while (count--) {
 		const struct snippet *k = &s[rng_below(r, n)];
+		u8 bytes[15] = { 0 };
 
+		memcpy(bytes, k->bytes, k->n);
+		if (undefined && insn_decode(bytes, &zi, ops) && zi.cpu_flags && zi.cpu_flags->tested & undefined)
+			continue;
 		memcpy(p + len, k->bytes, k->n);
 		len += k->n;
 	}
@@ -311,10 +318,12 @@ static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count,
 
 static void surround(struct testcase *c, struct rng *r)
 {
+	u32 undefined = c->zi.cpu_flags ? c->zi.cpu_flags->undefined : 0;
+
 	c->nbefore = c->nbehind = 0;
 	if (rng_chance(r, 65)) {
-		c->nbefore = fill(c->before, before, ARRAY_SIZE(before), rng_below(r, 4), r);
-		c->nbehind = fill(c->behind, behind, ARRAY_SIZE(behind), rng_below(r, 5), r);
+		c->nbefore = fill(c->before, before, ARRAY_SIZE(before), rng_below(r, 4), 0, r);
+		c->nbehind = fill(c->behind, behind, ARRAY_SIZE(behind), rng_below(r, 5), undefined, r);
 	}
 	if (c->zi.meta.category == ZYDIS_CATEGORY_X87_ALU && rng_chance(r, 50))
 		c->behind[c->nbehind++] = 0x9b; /* deferred exceptions come here */

@@ -97,6 +97,7 @@ static void make_gates(void)
 		ram[GPA_TEXT + 16 * i] = 0xf4;
 	}
 	memcpy(ram + GPA_TSS + 4, &sp, 8);
+	ram[GPA_TSS + 102] = 0x68; /* I/O permission map: none */
 }
 
 static void cpu_segment(struct x86_seg *s, u16 sel, u16 attr)

@@ -5,7 +5,7 @@
 #include "engine/x86/translate.h"
 
 /*
- * Inline access, 64-bit mode (flags are saved or dead). Up to 8 bytes go through the register cache first:
+ * Inline access, 64-bit mode (flags are saved or dead). Sizes that are powers of two go through the register cache first:
  *
  *	lea  t0, [guest ea]		; + FS or GS base
  *	mov  t1, t0
@@ -205,14 +205,14 @@ static void emit_rc_stub(struct emit *e, const struct stubs *stubs, unsigned tab
 	emit_alu(e, ALU_SUB, RAX, RCX);
 	emit_store_gs(e, RAX, RC(table, delta, i));
 	if (write) {
-		emit_mov_imm32(e, RAX, PAGE_SIZE - RC_ROOM);
+		emit_mov_imm32(e, RAX, PAGE_SIZE - RC_ROOM(i));
 	} else {
 		emit_op_base(e, true, 0x8b, RAX, T1, offsetof(struct tlb_entry, info));
 		emit_alu_imm(e, true, ALU_AND, RAX, -(s32)PAGE_SIZE); /* range */
 		emit_lea(e, T1, RAX, EMIT_NO_REG, 1, -1, 8);
 		emit_bytes(e, (const u8[]){ 0x49, 0xf7, 0xd7 }, 3); /* not t1 */
 		emit_alu(e, ALU_AND, RCX, T1);
-		emit_lea(e, RAX, RAX, EMIT_NO_REG, 1, -RC_ROOM, 8);
+		emit_lea(e, RAX, RAX, EMIT_NO_REG, 1, -RC_ROOM(i), 8);
 	}
 	emit_store_gs(e, RCX, RC(table, tag, i));
 	emit_store_gs(e, RAX, RC(table, limit, i));
@@ -232,7 +232,7 @@ static void emit_rc_stub(struct emit *e, const struct stubs *stubs, unsigned tab
 }
 
 /* The entry for an access of instruction @i through @base. */
-static unsigned rc_index(const struct tr *t, unsigned i, unsigned base, bool write)
+static unsigned rc_index(const struct tr *t, unsigned i, unsigned base, bool write, bool wide)
 {
 	const struct x86_insn *insn = &t->d[i].insn;
 	unsigned hash = t->off[i] >> 4;
@@ -243,12 +243,12 @@ static unsigned rc_index(const struct tr *t, unsigned i, unsigned base, bool wri
 		hash = insn->disp >> PAGE_SHIFT;
 	if (base >= 16) /* RIP and absolute share with registers that rarely hold addresses */
 		base = base == INSN_RIP ? R15 : R14;
-	return (base * 2 + write) * 4 + (hash & 3);
+	return (base * 2 + write) * 4 + (hash & 3) + (wide ? RC_WIDE : 0);
 }
 
 static int size_class(unsigned size)
 {
-	return size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : size == 8 ? 3 : -1;
+	return size && size <= 64 && !(size & (size - 1)) ? __builtin_ctz(size) : -1;
 }
 
 void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write)
@@ -266,7 +266,7 @@ void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base,
 		emit_op_base(e, true, ALU_ADD << 3 | 3, T0, T1, offsetof(struct tlb_entry, page));
 	} else {
 		s->table = table;
-		s->index = rc_index(t, i, base, write);
+		s->index = rc_index(t, i, base, write, size > 8);
 		emit_mov(e, T1, T0);
 		emit_alu_gs(e, ALU_XOR, T1, RC(table, tag, s->index));
 		emit_alu_gs(e, ALU_CMP, T1, RC(table, limit, s->index));
