@@ -144,20 +144,28 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host)
 	return p;
 }
 
-/* Put @b on the list of a page and its bytes into the snapshot. */
+/* Put @b on the lists of a page and its bytes into the snapshot. */
 static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *host, unsigned off, unsigned len)
 {
 	struct code_page *p = cache_page_get(c, page, host);
-	struct page_node *n = p ? cache_alloc(c, sizeof(*n)) : NULL;
+	unsigned first = off >> CHUNK_SHIFT, last = (off + len - 1) >> CHUNK_SHIFT;
+	struct page_node *n = p ? cache_alloc(c, (last - first + 1) * sizeof(*n)) : NULL;
 
 	if (!n)
 		return false;
 	/* Bytes that changed unseen since the snapshot: older blocks made from them go. */
-	if (memcmp(p->snapshot + off, host + off, len))
-		cache_verify_page(c, page, host);
-	n->block = b;
-	n->next = p->blocks;
-	p->blocks = n;
+	if (memcmp(p->snapshot + off, host + off, len)) {
+		cache_kill_stale(c, p, host, off, len);
+		memcpy(p->snapshot + off, host + off, len);
+	}
+	for (unsigned k = first; k <= last; k++, n++) {
+		n->block = b;
+		n->next = p->chunk[k];
+		p->chunk[k] = n;
+		p->map |= BIT_ULL(k);
+	}
+	p->live++;
+	p->idle_writes = 0;
 	return true;
 }
 

@@ -71,12 +71,19 @@ struct page_node {
 	struct page_node *next;
 };
 
+#define CHUNK_SHIFT 6 /* a page has 64 chunks of 64 bytes */
+#define CHUNKS 64
+#define IDLE_WRITES 64 /* stores to a page without live blocks until it is no page of code any more */
+
 struct code_page {
 	gpa_t gpa; /* page address with the address space */
 	struct code_page *hash_next;
-	struct page_node *blocks;
+	u64 map; /* chunks that blocks were made from; bits stay until no block is live */
+	u32 live; /* blocks that are not dead */
+	u32 idle_writes;
 	u8 *snapshot;
 	u64 serial; /* of the slot whose descriptor counts this vCPU as holder; 0: none does */
+	struct page_node *chunk[CHUNKS]; /* blocks by the chunks that they touch */
 };
 
 #define CACHE_HASH BIT(16)
@@ -124,12 +131,15 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
 bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *host2);
 
 /* Leaf. */
+/* Kill the blocks that touch [off, off + len) and whose bytes differ from the page's. Returns their number. */
+unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off, unsigned len);
+void cache_kill(struct cache *c, struct block *b);
 struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
 struct code_page *cache_page_find(const struct cache *c, gpa_t page);
 struct block *cache_block_at(const struct cache *c, u64 pc);
 /*
  * Bytes [gpa, gpa + len) of one page of @s are about to be, or were, written: kill what was made from them.
- * When no block of the page is left, this vCPU ceases to be a holder. Returns blocks killed.
+ * When no block of the page has been left for a while, this vCPU ceases to be a holder. Returns blocks killed.
  */
 unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len);
 /* Compare a page with its snapshot; kill the blocks that differ. Returns blocks killed. */

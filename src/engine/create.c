@@ -86,6 +86,7 @@ static void code_written(void *engine, struct slot *slot, gpa_t gpa, unsigned le
 	v->stats.code_writes++;
 	if (cache_written(&v->cache, slot, key, len)) {
 		v->smc = true;
+		v->smc_page = key & PAGE_MASK;
 		ibtc_flush(v);
 	}
 	if (page_code_holders(slot, gpa >> PAGE_SHIFT)) {

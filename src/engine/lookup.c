@@ -52,10 +52,17 @@ void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 	to->incoming = l;
 }
 
+static void page_leave(struct cache *c, gpa_t page)
+{
+	struct code_page *p = cache_page_find(c, page);
+
+	if (p && !--p->live)
+		p->map = 0;
+}
+
 static void block_kill(struct cache *c, struct block *b)
 {
-	unsigned h = cache_hash(b->gpa, b->mode);
-	struct block **p = &c->hash[h];
+	struct block **p = &c->hash[cache_hash(b->gpa, b->mode)];
 
 	while (*p && *p != b)
 		p = &(*p)->hash_next;
@@ -65,7 +72,15 @@ static void block_kill(struct cache *c, struct block *b)
 		site_write(c, l->site, l->stub);
 	b->incoming = NULL;
 	b->dead = true;
+	page_leave(c, b->gpa & PAGE_MASK);
+	if (b->straddles)
+		page_leave(c, b->second);
 	c->killed++;
+}
+
+void cache_kill(struct cache *c, struct block *b)
+{
+	block_kill(c, b);
 }
 
 /* The part of @b that lies in @page, as offsets. */
@@ -82,19 +97,16 @@ static void block_span(const struct block *b, gpa_t page, unsigned *lo, unsigned
 	}
 }
 
-unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
+/* Kill what one chunk lists and touches [off, off + len), and take the dead off the list. */
+static unsigned chunk_written(struct cache *c, struct code_page *p, unsigned k, unsigned off, unsigned len)
 {
-	gpa_t page = gpa & PAGE_MASK;
-	unsigned off = gpa & (PAGE_SIZE - 1), lo, hi, n = 0;
-	struct code_page *p = cache_page_find(c, page);
-	struct page_node **link;
+	struct page_node **link = &p->chunk[k];
+	unsigned lo, hi, n = 0;
 
-	if (!p)
-		return 0;
-	for (link = &p->blocks; *link;) {
+	while (*link) {
 		struct block *b = (*link)->block;
 
-		block_span(b, page, &lo, &hi);
+		block_span(b, p->gpa, &lo, &hi);
 		if (!b->dead && lo < off + len && off < hi) {
 			block_kill(c, b);
 			n++;
@@ -104,32 +116,54 @@ unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
 		else
 			link = &(*link)->next;
 	}
-	if (!p->blocks && p->serial == s->serial) {
+	return n;
+}
+
+unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
+{
+	unsigned off = gpa & (PAGE_SIZE - 1), n = 0;
+	struct code_page *p = cache_page_find(c, gpa & PAGE_MASK);
+
+	if (!p || !len)
+		return 0;
+	for (unsigned k = off >> CHUNK_SHIFT; k <= (off + len - 1) >> CHUNK_SHIFT; k++)
+		if (p->map & BIT_ULL(k))
+			n += chunk_written(c, p, k, off, len);
+	if (!p->live && p->serial == s->serial && ++p->idle_writes > IDLE_WRITES) {
 		page_code_put(s, cache_gpa(gpa) >> PAGE_SHIFT);
 		p->serial = 0;
 	}
 	return n;
 }
 
+unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off, unsigned len)
+{
+	unsigned lo, hi, n = 0;
+
+	for (unsigned k = off >> CHUNK_SHIFT; k <= (off + len - 1) >> CHUNK_SHIFT; k++)
+		for (struct page_node *node = p->chunk[k]; node; node = node->next) {
+			if (node->block->dead)
+				continue;
+			block_span(node->block, p->gpa, &lo, &hi);
+			if (!bulk_equal(p->snapshot + lo, host + lo, hi - lo)) {
+				block_kill(c, node->block);
+				n++;
+			}
+		}
+	return n;
+}
+
 unsigned cache_verify_page(struct cache *c, gpa_t page, const u8 *host)
 {
 	struct code_page *p = cache_page_find(c, page);
-	unsigned lo, hi, n = 0;
+	unsigned n;
 
 	if (!p)
 		return 0;
 	c->verified++;
 	if (bulk_equal(p->snapshot, host, PAGE_SIZE))
 		return 0;
-	for (struct page_node *node = p->blocks; node; node = node->next) {
-		if (node->block->dead)
-			continue;
-		block_span(node->block, page, &lo, &hi);
-		if (!bulk_equal(p->snapshot + lo, host + lo, hi - lo)) {
-			block_kill(c, node->block);
-			n++;
-		}
-	}
+	n = cache_kill_stale(c, p, host, 0, PAGE_SIZE);
 	bulk_copy(p->snapshot, host, PAGE_SIZE);
 	c->verify_killed += n;
 	return n;

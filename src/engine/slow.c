@@ -65,6 +65,15 @@ static u64 range_of(struct engine_vcpu *v, const struct x86_xlate *xl)
 	return PAGE_SIZE;
 }
 
+/* Whether code of the page that runs was killed. */
+static bool smc_is_near(const struct engine_vcpu *v)
+{
+	gva_t lin = v->cpu.seg[SEG_CS].base + v->cpu.rip;
+	const struct itlb_entry *e = &v->itlb[(lin >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
+
+	return e->tag != ((lin & PAGE_MASK) | (v->cpu.cpl == 3)) || e->gpa == v->smc_page;
+}
+
 /* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
 static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
@@ -75,8 +84,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	enum x86_status st =
 		x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
 
-	if (st == X86_OK && host && v->smc && insn->form == FORM_FAST) {
-		/* The store hits translated code, perhaps this very block: run it alone. */
+	if (st == X86_OK && host && v->smc && insn->form == FORM_FAST && (v->npending || smc_is_near(v))) {
+		/* The store hits translated code, perhaps this very block, or others must be told after it: run it alone. */
 		v->single = true;
 		return NULL;
 	}
@@ -239,7 +248,7 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 	host = slot_hva(s, xl.gpa & PAGE_MASK);
 	key = cache_key(cpu->space, xl.gpa & PAGE_MASK);
 	p = cache_page_find(&v->cache, key);
-	if (p && p->blocks) {
+	if (p && p->live) {
 		if (p->serial != s->serial) {
 			/* Other memory is there now, whose stores nobody reports yet: engine_run() asks for it. */
 			v->protect_page = key;
@@ -319,6 +328,15 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 	gpa_t gpa;
 	u8 *host;
 
+	v->found = NULL;
+	if (form == FORM_FAST && !v->linking) {
+		const struct ibtc_entry *e = &v->ibtc->e[ibtc_index(rip)];
+
+		if (e->rip == rip) {
+			v->rip_page = rip & PAGE_MASK;
+			return e->code;
+		}
+	}
 	st = engine_fetch(v, rip, &gpa, &host);
 	if (st == X86_FAULT) {
 		fault(v);
@@ -331,7 +349,7 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 	}
 	b = cache_find(&v->cache, gpa, engine_mode_key(v), form);
 	if (b && b->straddles && !second_holds(v, b, rip)) {
-		b->dead = true;
+		cache_kill(&v->cache, b);
 		b = NULL;
 	}
 	if (!b) {
@@ -401,10 +419,14 @@ u64 engine_resume(struct engine_vcpu *v)
 
 u64 engine_link(struct engine_vcpu *v, struct exit_link *l)
 {
-	u64 code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + l->target_off));
-	struct block *to = v->found;
+	struct block *to;
+	u64 code;
 
-	if (code && to->form == FORM_FAST && !to->straddles && l->from->mode == to->mode &&
+	v->linking = true;
+	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + l->target_off));
+	v->linking = false;
+	to = v->found;
+	if (code && to && to->form == FORM_FAST && !to->straddles && l->from->mode == to->mode &&
 	    to->gpa == ((l->from->gpa & PAGE_MASK) | l->target_off)) {
 		cache_link(&v->cache, l, to);
 		v->stats.links++;

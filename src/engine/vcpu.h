@@ -202,9 +202,11 @@ struct engine_vcpu {
 	bool has_again;
 	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
 	bool unrf; /* RF was set for the instruction that runs */
+	bool linking; /* engine_link() wants the block, not just its code */
 	bool single; /* the next instruction runs as FORM_SINGLE */
 	bool hold_kick; /* no kick before the next instruction is done: it has device answers to take */
-	bool smc; /* cache_written() killed something since the last look */
+	bool smc; /* cache_written() killed something since the last look, in smc_page */
+	gpa_t smc_page;
 	u8 step; /* enum step_state */
 	bool step_tf; /* TF at the start of the instruction that is stepped */
 	struct block *found; /* by the last engine_dispatch() */

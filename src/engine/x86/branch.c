@@ -212,6 +212,20 @@ static void push_imm(struct tr *t, unsigned i)
 	rsp_add(t, -8);
 }
 
+/* PUSH m: load, keep, store. */
+static void push_mem(struct tr *t, unsigned i)
+{
+	tr_linear(t, i);
+	tr_translate(t, i, tr_record(t, i), tr_base(&t->d[i].insn), 8, false);
+	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
+	emit_store_gs(&t->e, T0, GS(target));
+	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
+	stack_access(t, i, true);
+	emit_load_gs(&t->e, T1, GS(target));
+	emit_op_base(&t->e, true, 0x89, T1, T0, 0);
+	rsp_add(t, -8);
+}
+
 static void pop_reg(struct tr *t, unsigned i)
 {
 	unsigned guest = t->d[i].gpr[0].reg;
@@ -237,11 +251,14 @@ bool tr_stack(struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
 
-	if (t->form != FORM_FAST || d->insn.opsize != 8 || d->insn.has_mem)
+	if (t->form != FORM_FAST || d->insn.opsize != 8 ||
+	    (d->insn.has_mem && d->insn.op != X86_OP_push))
 		return false;
 	tr_flags_spill(t, i);
 	if (d->insn.op == X86_OP_leave)
 		leave(t, i);
+	else if (d->insn.op == X86_OP_push && d->insn.has_mem)
+		push_mem(t, i);
 	else if (d->insn.op == X86_OP_push && d->ngpr)
 		push_reg(t, i);
 	else if (d->insn.op == X86_OP_push)
@@ -294,7 +311,7 @@ static void indirect_target(struct tr *t, unsigned i)
 		return;
 	}
 	tr_linear(t, i);
-	tr_translate(t, i, tr_record(t, i), t->d[i].insn.seg >= SEG_FS ? INSN_NO_REG : t->d[i].insn.base, 8, false);
+	tr_translate(t, i, tr_record(t, i), tr_base(&t->d[i].insn), 8, false);
 	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
 }
 

@@ -327,8 +327,7 @@ void tr_operand(struct tr *t, unsigned i)
 	} else if (t->form == FORM_FAST) {
 		rec = tr_record(t, i);
 		tr_linear(t, i);
-		tr_translate(t, i, rec, insn->seg >= SEG_FS ? INSN_NO_REG : insn->base, insn->memsize,
-			     insn->access & INSN_WRITE);
+		tr_translate(t, i, rec, tr_base(insn), insn->memsize, insn->access & INSN_WRITE);
 	} else {
 		rec = tr_record(t, i);
 		emit_mov_imm64(&t->e, T1, (u64)rec);

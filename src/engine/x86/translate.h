@@ -68,6 +68,12 @@ struct x86_insn *tr_record(struct tr *t, unsigned i);
 void tr_linear(struct tr *t, unsigned i);
 void tr_effective(struct tr *t, unsigned i, bool is_lea);
 /* T0 = linear address: make it the host address for @size bytes, or leave the block. */
+/* What the operand's address depends on most, for tr_translate(). */
+static inline unsigned tr_base(const struct x86_insn *insn)
+{
+	return insn->seg >= SEG_FS ? INSN_NO_REG : insn->base;
+}
+
 void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write);
 /* The explicit operand's host address into T0, by the form of the block. */
 void tr_operand(struct tr *t, unsigned i);
