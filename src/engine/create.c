@@ -65,7 +65,7 @@ static void *pages_get(size_t n)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static struct tlb *tlb_new(void)
+struct tlb *tlb_new(void)
 {
 	struct tlb *t = pages_get(sizeof(*t));
 
@@ -112,10 +112,13 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 		goto out;
 	}
 	ok = true;
-	for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
-		v->context[i] = tlb_new();
-		ok &= v->context[i] != NULL;
+	for (unsigned i = 0; i < SPACES * TLB_CONTEXTS; i++) {
+		struct tlb **t = &v->spaces[i / TLB_CONTEXTS].context[i % TLB_CONTEXTS];
+
+		*t = tlb_new();
+		ok &= *t != NULL;
 	}
+	v->spaces[0].used = true;
 	if (!ok) {
 		engine_vcpu_destroy(v);
 		goto out;
@@ -153,9 +156,12 @@ void engine_vcpu_destroy(struct engine_vcpu *v)
 		cache_reset(&v->cache, v->engine->mem);
 	cache_destroy(&v->cache);
 	free(v->tr_room);
-	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
-		if (v->context[i])
-			munmap(v->context[i], sizeof(struct tlb));
+	for (unsigned i = 0; i < SPACES * TLB_CONTEXTS; i++) {
+		struct tlb *t = v->spaces[i / TLB_CONTEXTS].context[i % TLB_CONTEXTS];
+
+		if (t)
+			munmap(t, sizeof(*t));
+	}
 	munmap(v, sizeof(*v));
 }
 
@@ -166,8 +172,8 @@ struct x86_cpu *engine_cpu(struct engine_vcpu *v)
 
 void engine_state_changed(struct engine_vcpu *v)
 {
-	itlb_flush(v, true);
-	v->cpu.flush.all = true;
+	itlb_flush_all(v);
+	v->cpu.flush.all = v->cpu.flush.switched = true;
 	v->reason = LEAVE_NONE;
 	v->step = STEP_NONE;
 	v->has_again = false;

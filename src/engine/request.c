@@ -27,7 +27,7 @@ static void written_serve(struct engine_vcpu *v)
 	r->nwritten = 0;
 	unlock(r);
 	if (n > WRITTEN_MAX) { /* execute tags are filled anew, which compares the bytes */
-		itlb_flush(v, true);
+		itlb_flush_all(v);
 		return;
 	}
 	for (u32 i = 0; i < n; i++) {

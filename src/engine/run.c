@@ -47,7 +47,7 @@ static void start_over(struct engine_vcpu *v)
 {
 	cache_reset(&v->cache, v->engine->mem);
 	memset(v->rc_stub, 0, sizeof(v->rc_stub));
-	itlb_flush(v, true);
+	itlb_flush_all(v);
 	for (unsigned i = 0; i < IBTC_MODES; i++)
 		v->ibtcs[i].used = false;
 	v->ibtc = NULL;

@@ -65,13 +65,23 @@ static u64 range_of(struct engine_vcpu *v, const struct x86_xlate *xl)
 	return PAGE_SIZE;
 }
 
+static u64 itlb_tag(const struct engine_vcpu *v, gva_t lin)
+{
+	return (lin & PAGE_MASK) | (v->cpu.cpl == 3) | v->now << ITLB_SPACE_SHIFT;
+}
+
+static bool itlb_matches(const struct engine_vcpu *v, const struct itlb_entry *e, gva_t lin)
+{
+	return e->tag == itlb_tag(v, lin) || e->tag == ((lin & PAGE_MASK) | (v->cpu.cpl == 3) | ITLB_GLOBAL);
+}
+
 /* Whether code of the page that runs was killed. */
 static bool smc_is_near(const struct engine_vcpu *v)
 {
 	gva_t lin = v->cpu.seg[SEG_CS].base + v->cpu.rip;
 	const struct itlb_entry *e = &v->itlb[(lin >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
 
-	return e->tag != ((lin & PAGE_MASK) | (v->cpu.cpl == 3)) || e->gpa == v->smc_page;
+	return !itlb_matches(v, e, lin) || e->gpa == v->smc_page;
 }
 
 /* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
@@ -216,8 +226,12 @@ u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
 	}
 	if (!engine_commit(v, insn, engine_op_call(v, insn)))
 		return 0;
-	if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
+	if (x86_flush_wanted(&cpu->flush)) {
+		/* The page that runs may be mapped otherwise now: fetch again. */
 		tlb_flush(v);
+		v->stats.ops_left++;
+		return 0;
+	}
 	if (insn->form != FORM_FAST || cpu->next_rip != sequel || cpu->kick || cpu->request || cpu->shadow || v->smc ||
 	    engine_mode_key(v) != v->mode_seen || cpu->f.tf) {
 		v->stats.ops_left++;
@@ -258,7 +272,9 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 		if (cache_verify_page(&v->cache, key, host))
 			ibtc_flush(v);
 	}
-	*e = (struct itlb_entry){ tag, key, host, xl.span, xl.global };
+	if (xl.global)
+		tag = (tag & (PAGE_MASK | ITLB_USER)) | ITLB_GLOBAL;
+	*e = (struct itlb_entry){ tag, key, host, xl.span };
 	return X86_OK;
 }
 
@@ -268,18 +284,17 @@ enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **ho
 	struct itlb_entry *e;
 	enum x86_status st;
 	gva_t lin;
-	u64 tag;
 
 	st = x86_linear(cpu, SEG_CS, rip, 1, ACC_FETCH, &lin);
 	if (st != X86_OK)
 		return st;
 	e = &v->itlb[(lin >> PAGE_SHIFT) & (ITLB_SIZE - 1)];
-	tag = (lin & PAGE_MASK) | (cpu->cpl == 3);
-	if (e->tag != tag) {
-		st = fetch_fill(v, lin, e, tag);
+	if (!itlb_matches(v, e, lin)) {
+		st = fetch_fill(v, lin, e, itlb_tag(v, lin));
 		if (st != X86_OK)
 			return st;
 	}
+	v->fetch_global = e->tag & ITLB_GLOBAL;
 	*gpa = e->gpa | (lin & (PAGE_SIZE - 1));
 	*host = e->host;
 	return X86_OK;
@@ -298,12 +313,15 @@ static bool second_holds(struct engine_vcpu *v, const struct block *b, u64 rip)
 static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
 {
 	struct ibtc *t = v->ibtc;
-	unsigned i = ibtc_index(rip);
+	unsigned i = ibtc_index(rip, t->user ? v->ibtc_salt : 0);
 
 	/* .code is 0 just as long as the entry is not on the list; a dropped entry still is. */
 	if (!t->e[i].code)
 		t->filled[t->nfilled++] = i;
 	t->e[i] = (struct ibtc_entry){ rip, code };
+	t->has_nonglobal |= !v->fetch_global;
+	t->lo = rip < t->lo ? rip : t->lo;
+	t->hi = rip > t->hi ? rip : t->hi;
 	v->stats.ibtc_fills++;
 }
 
@@ -330,7 +348,7 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 
 	v->found = NULL;
 	if (form == FORM_FAST && !v->linking) {
-		const struct ibtc_entry *e = &v->ibtc->e[ibtc_index(rip)];
+		const struct ibtc_entry *e = &v->ibtc->e[ibtc_index(rip, v->ibtc->user ? v->ibtc_salt : 0)];
 
 		if (e->rip == rip) {
 			v->rip_page = rip & PAGE_MASK;
@@ -391,7 +409,7 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 			requests_post_written(v);
 		if (cpu->request)
 			requests_serve(v);
-		if (cpu->flush.all || cpu->flush.nonglobal || cpu->flush.npages)
+		if (x86_flush_wanted(&cpu->flush))
 			tlb_flush(v);
 		tlb_select(v);
 		if (!v->ibtc) {

@@ -20,6 +20,9 @@ static void ibtc_empty(struct ibtc *t)
 	for (u32 k = 0; k < t->nfilled; k++)
 		t->e[t->filled[k]] = (struct ibtc_entry){ ibtc_no_rip(t->filled[k]), 0 };
 	t->nfilled = 0;
+	t->has_nonglobal = false;
+	t->lo = ~0ull;
+	t->hi = 0;
 }
 
 static struct ibtc *ibtc_of(struct engine_vcpu *v, u32 mode)
@@ -35,21 +38,25 @@ static struct ibtc *ibtc_of(struct engine_vcpu *v, u32 mode)
 			t->e[i] = (struct ibtc_entry){ ibtc_no_rip(i), 0 };
 		t->used = true;
 		t->mode = mode;
+		t->user = (mode & MODE_CPL) == 3;
+		ibtc_empty(t);
 	}
 	return t;
 }
 
 void tlb_select(struct engine_vcpu *v)
 {
-	u32 mode = engine_mode_key(v);
-
 	const struct x86_cpu *cpu = &v->cpu;
 	const struct x86_vflags *f = &cpu->f;
+	struct tlb **context = v->spaces[v->now].context;
+	u32 mode = engine_mode_key(v);
 
-	v->tlb = v->context[context_of(cpu)]->e;
-	v->tlb_ac = v->context[TLB_KERNEL_AC]->e;
-	v->tlb_no_ac = v->context[cpu->cr4 & CR4_SMAP ? TLB_KERNEL : TLB_KERNEL_AC]->e;
-	v->rare_flags = 2 | f->tf << 8 | f->df << 10 | f->iopl << 12 | f->nt << 14 | f->vif << 19 | f->vip << 20 | f->id << 21;
+	v->tlb = context[context_of(cpu)]->e;
+	v->tlb_ac = context[TLB_KERNEL_AC]->e;
+	v->tlb_no_ac = context[cpu->cr4 & CR4_SMAP ? TLB_KERNEL : TLB_KERNEL_AC]->e;
+	v->salt_now = cpu->cpl == 3 ? v->ibtc_salt : 0;
+	v->rare_flags = 2 | f->tf << 8 | f->df << 10 | f->iopl << 12 | f->nt << 14 | f->vif << 19 |
+			f->vip << 20 | f->id << 21;
 	if (mode != v->mode_seen || !v->ibtc) {
 		v->ibtc = ibtc_of(v, mode);
 		v->mode_seen = mode;
@@ -128,26 +135,20 @@ static void large_flush(struct tlb *t, gva_t lin)
 	for (u32 k = 0; k < t->nfilled; k++) {
 		struct tlb_entry *e = &t->e[t->filled[k]];
 		u64 span = spans[e->info >> TLB_SPAN_SHIFT & 3];
-		gva_t page = e->tag_r;
 
-		if (e->info & TLB_LARGE && ((page ^ lin) & ~(span - 1)) == 0)
+		if (e->info & TLB_LARGE && ((e->tag_r ^ lin) & ~(span - 1)) == 0)
 			e->tag_r = e->tag_w = tlb_no_tag(t->filled[k]);
 	}
 }
 
-static void page_flush(struct engine_vcpu *v, gva_t lin)
+static void page_flush(struct tlb *t, gva_t lin)
 {
-	gva_t page = lin & PAGE_MASK;
+	struct tlb_entry *e = &t->e[tlb_index(lin)];
 
-	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-		struct tlb *t = v->context[c];
-		struct tlb_entry *e = &t->e[tlb_index(lin)];
-
-		if (e->tag_r == page)
-			e->tag_r = e->tag_w = tlb_no_tag(tlb_index(lin));
-		if (lin >= t->large_lo && lin <= t->large_hi)
-			large_flush(t, lin);
-	}
+	if (e->tag_r == (lin & PAGE_MASK))
+		e->tag_r = e->tag_w = tlb_no_tag(tlb_index(lin));
+	if (lin >= t->large_lo && lin <= t->large_hi)
+		large_flush(t, lin);
 }
 
 void ibtc_flush(struct engine_vcpu *v)
@@ -156,21 +157,21 @@ void ibtc_flush(struct engine_vcpu *v)
 		ibtc_empty(&v->ibtcs[i]);
 }
 
-void itlb_flush(struct engine_vcpu *v, bool global_too)
+/* User entries of one space; supervisor entries unless all of them come from global pages. */
+static void ibtc_flush_space(struct engine_vcpu *v, unsigned space)
 {
-	for (unsigned i = 0; i < ITLB_SIZE; i++)
-		if (global_too || !v->itlb[i].global)
-			v->itlb[i].tag = ITLB_NO_TAG;
-	ibtc_flush(v);
-}
+	for (unsigned i = 0; i < IBTC_MODES; i++) {
+		struct ibtc *t = &v->ibtcs[i];
 
-void tlb_flush_all(struct engine_vcpu *v)
-{
-	v->stats.tlb_flushes++;
-	rc_flush(v);
-	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-		context_flush(v->context[c], true);
-	itlb_flush(v, true);
+		if (!t->user && t->has_nonglobal)
+			ibtc_empty(t);
+		for (u32 k = 0; t->user && k < t->nfilled; k++) {
+			struct ibtc_entry *e = &t->e[t->filled[k]];
+
+			if ((ibtc_index(e->rip, 0) ^ t->filled[k]) >> IBTC_SALT_SHIFT == space)
+				e->rip = ibtc_no_rip(t->filled[k]);
+		}
+	}
 }
 
 /* Entries of the branch cache in the gigabyte around @lin: the size of the page that goes is not known. */
@@ -179,6 +180,8 @@ static void ibtc_drop(struct engine_vcpu *v, gva_t lin)
 	for (unsigned i = 0; i < IBTC_MODES; i++) {
 		struct ibtc *t = &v->ibtcs[i];
 
+		if (lin >> 30 < t->lo >> 30 || lin >> 30 > t->hi >> 30)
+			continue;
 		for (u32 k = 0; k < t->nfilled; k++) {
 			struct ibtc_entry *e = &t->e[t->filled[k]];
 
@@ -186,6 +189,21 @@ static void ibtc_drop(struct engine_vcpu *v, gva_t lin)
 				e->rip = ibtc_no_rip(t->filled[k]);
 		}
 	}
+}
+
+void itlb_flush_all(struct engine_vcpu *v)
+{
+	for (unsigned i = 0; i < ITLB_SIZE; i++)
+		v->itlb[i].tag = ITLB_NO_TAG;
+	ibtc_flush(v);
+}
+
+static void itlb_flush_space(struct engine_vcpu *v, unsigned space)
+{
+	for (unsigned i = 0; i < ITLB_SIZE; i++)
+		if (!(v->itlb[i].tag & ITLB_GLOBAL) && (v->itlb[i].tag >> ITLB_SPACE_SHIFT & (SPACES - 1)) == space)
+			v->itlb[i].tag = ITLB_NO_TAG;
+	ibtc_flush_space(v, space);
 }
 
 /* The execute tags of one page, and of the large page that it may be a part of. */
@@ -200,48 +218,117 @@ static void fetch_page_flush(struct engine_vcpu *v, gva_t lin)
 	ibtc_drop(v, lin);
 }
 
-void tlb_flush(struct engine_vcpu *v)
+static void for_each_tlb(struct engine_vcpu *v, void (*fn)(struct tlb *t, u64 arg), u64 arg)
 {
-	struct x86_flush *f = &v->cpu.flush;
+	for (unsigned s = 0; s < SPACES; s++)
+		for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+			if (v->spaces[s].context[c])
+				fn(v->spaces[s].context[c], arg);
+}
 
-	if (f->all || f->npages > X86_FLUSH_PAGES) {
-		tlb_flush_all(v);
-	} else {
-		rc_flush(v);
-		if (f->nonglobal) {
-			v->stats.tlb_flushes++;
-			for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-				context_flush(v->context[c], false);
-			itlb_flush(v, false);
-		}
-		for (unsigned i = 0; i < f->npages; i++) {
-			page_flush(v, f->page[i]);
-			fetch_page_flush(v, f->page[i]);
-		}
-	}
-	f->all = f->nonglobal = false;
-	f->npages = 0;
+static void flush_fn(struct tlb *t, u64 arg)
+{
+	context_flush(t, arg);
+}
+
+static void page_fn(struct tlb *t, u64 arg)
+{
+	page_flush(t, arg);
+}
+
+static void drop_fn(struct tlb *t, u64 arg)
+{
+	for (u32 k = 0; k < t->nfilled; k++)
+		if (!arg || t->e[t->filled[k]].page == arg)
+			t->e[t->filled[k]].tag_w = tlb_no_tag(t->filled[k]);
+}
+
+void tlb_flush_all(struct engine_vcpu *v)
+{
+	v->stats.tlb_flushes++;
+	rc_flush(v);
+	for_each_tlb(v, flush_fn, true);
+	itlb_flush_all(v);
 }
 
 void tlb_drop_all_writes(struct engine_vcpu *v)
 {
 	rc_flush(v);
-	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-		struct tlb *t = v->context[c];
-
-		for (u32 k = 0; k < t->nfilled; k++)
-			t->e[t->filled[k]].tag_w = tlb_no_tag(t->filled[k]);
-	}
+	for_each_tlb(v, drop_fn, 0);
 }
 
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page)
 {
 	rc_flush(v);
-	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-		struct tlb *t = v->context[c];
+	for_each_tlb(v, drop_fn, (u64)host_page);
+}
 
-		for (u32 k = 0; k < t->nfilled; k++)
-			if (t->e[t->filled[k]].page == (u64)host_page)
-				t->e[t->filled[k]].tag_w = tlb_no_tag(t->filled[k]);
+static void space_flush(struct engine_vcpu *v, unsigned space)
+{
+	v->stats.tlb_flushes++;
+	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+		if (v->spaces[space].context[c])
+			context_flush(v->spaces[space].context[c], false);
+	itlb_flush_space(v, space);
+}
+
+/* The tables of a space are made in full context; until then the space cannot be entered. */
+static bool space_is_ready(const struct space *s)
+{
+	return s->context[0] && s->context[1] && s->context[2];
+}
+
+/* Follow CR3 to the space of its PCID, taking over another when it has none. */
+static void space_switch(struct engine_vcpu *v)
+{
+	const struct x86_cpu *cpu = &v->cpu;
+	u16 pcid = cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0;
+	unsigned i = 0;
+
+	while (i < SPACES && !(v->spaces[i].used && v->spaces[i].pcid == pcid))
+		i++;
+	if (i == SPACES) {
+		do
+			i = v->victim++ % SPACES;
+		while (!space_is_ready(&v->spaces[i]));
+		space_flush(v, i);
+		v->spaces[i].pcid = pcid;
+		v->spaces[i].used = true;
 	}
+	/* What supervisor entries come from may differ between spaces. */
+	for (unsigned k = 0; k < IBTC_MODES; k++)
+		if (!v->ibtcs[k].user && v->ibtcs[k].has_nonglobal)
+			ibtc_empty(&v->ibtcs[k]);
+	v->now = i;
+	v->ibtc_salt = (u64)i << IBTC_SALT_SHIFT;
+}
+
+static void pcid_flush(struct engine_vcpu *v, u16 pcid)
+{
+	for (unsigned i = 0; i < SPACES; i++)
+		if (v->spaces[i].used && v->spaces[i].pcid == pcid)
+			space_flush(v, i);
+}
+
+void tlb_flush(struct engine_vcpu *v)
+{
+	struct x86_flush *f = &v->cpu.flush;
+
+	rc_flush(v);
+	if (f->switched)
+		space_switch(v);
+	if (f->all || f->npages > X86_FLUSH_PAGES || f->npcids > X86_FLUSH_PCIDS) {
+		tlb_flush_all(v);
+	} else {
+		if (f->nonglobal)
+			space_flush(v, v->now);
+		for (unsigned i = 0; i < f->npcids; i++)
+			pcid_flush(v, f->pcid[i]);
+		for (unsigned i = 0; i < f->npages; i++) {
+			for_each_tlb(v, page_fn, f->page[i]);
+			fetch_page_flush(v, f->page[i]);
+		}
+	}
+	f->all = f->switched = f->nonglobal = false;
+	f->npages = f->npcids = 0;
 }

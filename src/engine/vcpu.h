@@ -47,6 +47,13 @@ static inline u64 tlb_no_tag(unsigned i)
 
 enum tlb_context { TLB_KERNEL, TLB_KERNEL_AC, TLB_USER, TLB_CONTEXTS };
 
+/*
+ * What is cached is kept for several PCIDs at a time: a context switch that says so (CR3 bit 63) finds its
+ * translations again. Without PCIDs there is one space, of PCID 0.
+ */
+#define SPACE_BITS 3
+#define SPACES BIT(SPACE_BITS)
+
 struct tlb {
 	struct tlb_entry e[TLB_SIZE];
 	u16 filled[TLB_SIZE]; /* indices of entries that were filled since the last flush */
@@ -72,12 +79,14 @@ struct regcache {
 
 #define ITLB_SIZE 256
 #define ITLB_NO_TAG (~0ull)
+#define ITLB_USER 1ull
+#define ITLB_SPACE_SHIFT 1
+#define ITLB_GLOBAL 0x10ull
 struct itlb_entry { /* execute tags */
-	u64 tag; /* linear page | 1 for user; ITLB_NO_TAG */
+	u64 tag; /* linear page | ITLB_USER | space << 1, or ITLB_GLOBAL instead of the space; ITLB_NO_TAG */
 	gpa_t gpa; /* with the address space */
 	u8 *host;
 	u64 span; /* of the guest page */
-	bool global;
 };
 
 #define IBTC_BITS 12
@@ -87,12 +96,17 @@ struct ibtc_entry { /* branch cache: where translated code of a RIP is */
 	u64 code; /* 0: not on the list of filled entries */
 };
 
-static inline unsigned ibtc_index(u64 rip)
+/*
+ * User code: the space is mixed into the index, so that a RIP found under it was put there under it.
+ * Supervisor code is the same everywhere as long as its pages are global.
+ */
+#define IBTC_SALT_SHIFT (IBTC_BITS - SPACE_BITS)
+static inline unsigned ibtc_index(u64 rip, unsigned salt)
 {
-	return (rip ^ rip >> IBTC_BITS) & (IBTC_SIZE - 1);
+	return ((rip ^ rip >> IBTC_BITS) ^ salt) & (IBTC_SIZE - 1);
 }
 
-/* What no RIP that maps to entry @i can be. */
+/* What no RIP that maps to entry @i can be: that would take a salt of all ones. */
 static inline u64 ibtc_no_rip(unsigned i)
 {
 	return ~i & (IBTC_SIZE - 1);
@@ -106,6 +120,9 @@ struct ibtc {
 	u32 nfilled;
 	u32 mode;
 	bool used;
+	bool user; /* salted */
+	bool has_nonglobal; /* supervisor: an entry is not from a global page */
+	u64 lo, hi; /* all RIPs lie between */
 };
 
 enum leave_reason {
@@ -189,6 +206,8 @@ struct engine_vcpu {
 	struct tlb_entry *tlb; /* of the context of the current mode */
 	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
 	u64 rare_flags; /* RFLAGS but for the arithmetic flags, IF and AC */
+	u64 ibtc_salt; /* of the current space: now << IBTC_SALT_SHIFT */
+	u64 salt_now; /* the same for user code, 0 for supervisor code */
 	struct ibtc *ibtc; /* of the current mode; NULL: there are too many, the cache must be reset */
 	u32 mxcsr_host;
 	u16 fcw_host;
@@ -228,7 +247,14 @@ struct engine_vcpu {
 
 	struct engine_stats stats;
 	u64 op_calls[X86_OP_COUNT];
-	struct tlb *context[TLB_CONTEXTS];
+	struct space {
+		u16 pcid;
+		bool used;
+		struct tlb *context[TLB_CONTEXTS]; /* made at first use */
+	} spaces[SPACES];
+	unsigned now; /* the current space */
+	unsigned victim;
+	bool fetch_global; /* the page of the last engine_fetch() is global */
 	struct itlb_entry itlb[ITLB_SIZE];
 	struct ibtc ibtcs[IBTC_MODES];
 	struct engine_vcpu *next;
@@ -280,7 +306,9 @@ void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
 void tlb_flush_all(struct engine_vcpu *v);
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page);
 void ibtc_flush(struct engine_vcpu *v);
-void itlb_flush(struct engine_vcpu *v, bool global_too);
+void itlb_flush_all(struct engine_vcpu *v);
+/* create.c: NULL when there is no memory. */
+struct tlb *tlb_new(void);
 
 /* The mode as the key of a block. */
 static inline u32 engine_mode_key(const struct engine_vcpu *v)

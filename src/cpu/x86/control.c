@@ -26,6 +26,16 @@ void x86_flush_nonglobal(struct x86_cpu *cpu)
 	cpu->flush.nonglobal = true;
 }
 
+void x86_flush_pcid(struct x86_cpu *cpu, u16 pcid)
+{
+	struct x86_flush *f = &cpu->flush;
+
+	if (f->npcids < X86_FLUSH_PCIDS)
+		f->pcid[f->npcids++] = pcid;
+	else
+		f->npcids = X86_FLUSH_PCIDS + 1;
+}
+
 void x86_flush_page(struct x86_cpu *cpu, gva_t lin)
 {
 	struct x86_flush *f = &cpu->flush;
@@ -100,19 +110,21 @@ enum x86_status x86_set_cr0(struct x86_cpu *cpu, u64 v)
 
 enum x86_status x86_set_cr3(struct x86_cpu *cpu, u64 v)
 {
-	if (cpu->cr4 & CR4_PCIDE)
+	bool keep = false;
+
+	if (cpu->cr4 & CR4_PCIDE) {
+		keep = v & CR3_NOFLUSH;
 		v &= ~CR3_NOFLUSH;
+	}
 	/* In any mode: SMM's return loads CR3 before long mode is back. */
 	if (v >> (cpu->phys_bits ? cpu->phys_bits : 36))
 		return x86_raise_gp(cpu, 0);
 	if (paging_is_pae(cpu->cr0, cpu->cr4, cpu->efer) && x86_load_pdptrs(cpu, v))
 		return X86_FAULT;
 	cpu->cr3 = v;
-	/*
-	 * DIFFERS: bit 63 is no order to keep translations, and none are kept for other PCIDs; the
-	 * architecture allows a processor to forget at any time.
-	 */
-	x86_flush_nonglobal(cpu);
+	cpu->flush.switched = true;
+	if (!keep)
+		x86_flush_nonglobal(cpu);
 	return X86_OK;
 }
 

@@ -15,6 +15,7 @@ enum x86_status x86_set_xcr0(struct x86_cpu *cpu, u64 v);
 enum x86_status x86_load_pdptrs(struct x86_cpu *cpu, u64 cr3);
 void x86_flush_all(struct x86_cpu *cpu);
 void x86_flush_nonglobal(struct x86_cpu *cpu);
+void x86_flush_pcid(struct x86_cpu *cpu, u16 pcid); /* all but global pages of one PCID */
 void x86_flush_page(struct x86_cpu *cpu, gva_t lin);
 
 /* DR6 and DR7 with their fixed bits. */

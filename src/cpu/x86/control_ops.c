@@ -237,13 +237,12 @@ enum x86_status x86_op_invpcid(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return st;
 	if (!invpcid_is_valid(cpu, type, &d))
 		return x86_raise_gp(cpu, 0);
-	/* PCIDs other than the current one have nothing cached (see x86_set_cr3()). */
-	if (type == INVPCID_ADDRESS)
+	if (type == INVPCID_ADDRESS && d.pcid == (cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0))
 		x86_flush_page(cpu, d.address);
-	else if (type == INVPCID_ALL)
+	else if (type <= INVPCID_CONTEXT)
+		x86_flush_pcid(cpu, d.pcid);
+	else /* that global pages go too for INVPCID_NONGLOBAL is allowed */
 		x86_flush_all(cpu);
-	else
-		x86_flush_nonglobal(cpu);
 	return X86_OK;
 }
 

@@ -211,12 +211,21 @@ struct x86_replay {
 
 /* What the caches of the engine must forget; set by cpu/x86, consumed by the engine before the next instruction. */
 #define X86_FLUSH_PAGES 8
+#define X86_FLUSH_PCIDS 4
 struct x86_flush {
-	bool all;		     /* global pages too */
-	bool nonglobal;		     /* CR3 load */
-	u8 npages;		     /* > X86_FLUSH_PAGES: all */
-	gva_t page[X86_FLUSH_PAGES]; /* INVLPG */
+	bool all; /* global pages too, of every PCID */
+	bool switched; /* CR3 was loaded: the current PCID is CR3's from now on */
+	bool nonglobal; /* of the current PCID (the new one, after a switch) */
+	u8 npages; /* > X86_FLUSH_PAGES: all */
+	u8 npcids; /* > X86_FLUSH_PCIDS: all */
+	u16 pcid[X86_FLUSH_PCIDS]; /* INVPCID: all that is cached for these */
+	gva_t page[X86_FLUSH_PAGES]; /* INVLPG: of the current PCID, and global pages */
 };
+
+static inline bool x86_flush_wanted(const struct x86_flush *f)
+{
+	return f->all || f->switched || f->nonglobal || f->npages || f->npcids;
+}
 
 struct x86_cpuid_entry { /* layout of struct kvm_cpuid_entry2 */
 	u32 function, index, flags, eax, ebx, ecx, edx, padding[3];

@@ -54,6 +54,8 @@ static void emit_branch_cache(struct tr *t, bool poll)
 	emit_mov32(e, T1, T0);
 	emit_shift(e, false, SHIFT_SHR, T1, IBTC_BITS);
 	emit_alu(e, ALU_XOR, T1, T0);
+	if ((t->mode & MODE_CPL) == 3)
+		emit_alu_gs(e, ALU_XOR, T1, GS(ibtc_salt));
 	emit_alu_imm(e, false, ALU_AND, T1, IBTC_SIZE - 1);
 	emit_shift(e, false, SHIFT_SHL, T1, 4);
 	emit_op_gs_base(e, true, ALU_CMP << 3 | 3, T0, T1, table + offsetof(struct ibtc_entry, rip));

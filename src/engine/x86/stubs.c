@@ -183,6 +183,7 @@ static void make_dispatch(struct emit *e, struct stubs *s)
 	emit_mov32(e, T1, T0);
 	emit_shift(e, false, SHIFT_SHR, T1, IBTC_BITS);
 	emit_alu(e, ALU_XOR, T1, T0);
+	emit_alu_gs(e, ALU_XOR, T1, GS(salt_now));
 	emit_alu_imm(e, false, ALU_AND, T1, IBTC_SIZE - 1);
 	emit_shift(e, false, SHIFT_SHL, T1, 4);
 	emit_alu_gs(e, ALU_ADD, T1, GS(ibtc));
