@@ -119,6 +119,7 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 		ok &= *t != NULL;
 	}
 	v->spaces[0].used = true;
+	v->global_range = (struct lin_range){ ~0ull, 0 };
 	if (!ok) {
 		engine_vcpu_destroy(v);
 		goto out;

@@ -274,6 +274,8 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 	}
 	if (xl.global)
 		tag = (tag & (PAGE_MASK | ITLB_USER)) | ITLB_GLOBAL;
+	for (gva_t at = lin & ~(xl.span - 1), n = 0; n < xl.span; at += 2ull << 20, n += 2ull << 20)
+		v->exec_map[exec_bit(at) >> 6] |= BIT_ULL(exec_bit(at) & 63);
 	*e = (struct itlb_entry){ tag, key, host, xl.span };
 	return X86_OK;
 }

@@ -100,6 +100,8 @@ void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const stru
 	e->page = (u64)host_page;
 	e->info = range | TLB_LISTED | (xl->global ? TLB_GLOBAL : 0) | (xl->user ? TLB_USER_PAGE : 0) |
 		  span_bits(xl->span);
+	if (xl->global)
+		lin_range_add(&v->global_range, lo, lo + xl->span - 1);
 	if (e->info & TLB_LARGE) {
 		if (lo < t->large_lo)
 			t->large_lo = lo;
@@ -195,6 +197,7 @@ void itlb_flush_all(struct engine_vcpu *v)
 {
 	for (unsigned i = 0; i < ITLB_SIZE; i++)
 		v->itlb[i].tag = ITLB_NO_TAG;
+	bulk_zero(v->exec_map, sizeof(v->exec_map));
 	ibtc_flush(v);
 }
 
@@ -248,6 +251,7 @@ void tlb_flush_all(struct engine_vcpu *v)
 	v->stats.tlb_flushes++;
 	rc_flush(v);
 	for_each_tlb(v, flush_fn, true);
+	v->global_range = (struct lin_range){ ~0ull, 0 };
 	itlb_flush_all(v);
 }
 
@@ -310,6 +314,18 @@ static void pcid_flush(struct engine_vcpu *v, u16 pcid)
 			space_flush(v, i);
 }
 
+/* INVLPG: of the current space, and global pages of all. */
+static void page_drop(struct engine_vcpu *v, gva_t lin)
+{
+	if (lin_range_has(&v->global_range, lin))
+		for_each_tlb(v, page_fn, lin);
+	else
+		for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+			page_flush(v->spaces[v->now].context[c], lin);
+	if (v->exec_map[exec_bit(lin) >> 6] & BIT_ULL(exec_bit(lin) & 63))
+		fetch_page_flush(v, lin);
+}
+
 void tlb_flush(struct engine_vcpu *v)
 {
 	struct x86_flush *f = &v->cpu.flush;
@@ -325,8 +341,7 @@ void tlb_flush(struct engine_vcpu *v)
 		for (unsigned i = 0; i < f->npcids; i++)
 			pcid_flush(v, f->pcid[i]);
 		for (unsigned i = 0; i < f->npages; i++) {
-			for_each_tlb(v, page_fn, f->page[i]);
-			fetch_page_flush(v, f->page[i]);
+			page_drop(v, f->page[i]);
 		}
 	}
 	f->all = f->switched = f->nonglobal = false;

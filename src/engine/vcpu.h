@@ -39,6 +39,27 @@ struct tlb_entry { /* 32 bytes: half a cache line */
 #define TLB_SPAN_SHIFT 4
 #define TLB_RANGE  (~0xfffull)
 
+struct lin_range {
+	gva_t lo, hi; /* empty: lo > hi */
+};
+
+static inline void lin_range_add(struct lin_range *r, gva_t lo, gva_t hi)
+{
+	r->lo = lo < r->lo ? lo : r->lo;
+	r->hi = hi > r->hi ? hi : r->hi;
+}
+
+static inline bool lin_range_has(const struct lin_range *r, gva_t lin)
+{
+	return lin >= r->lo && lin <= r->hi;
+}
+
+/* Bit in exec_map of the 2 MiB region of @lin. */
+static inline unsigned exec_bit(gva_t lin)
+{
+	return (lin >> 21) * 0x9e3779b97f4a7c15ull >> 54;
+}
+
 /* What no address that maps to entry @i can match: another index. A fixed value could be reached by a guest. */
 static inline u64 tlb_no_tag(unsigned i)
 {
@@ -252,6 +273,9 @@ struct engine_vcpu {
 		bool used;
 		struct tlb *context[TLB_CONTEXTS]; /* made at first use */
 	} spaces[SPACES];
+	/* So that INVLPG of another address looks no further: where global pages are. */
+	struct lin_range global_range;
+	u64 exec_map[16]; /* which 2 MiB regions, hashed, execute tags may be of */
 	unsigned now; /* the current space */
 	unsigned victim;
 	bool fetch_global; /* the page of the last engine_fetch() is global */
