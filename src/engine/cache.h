@@ -13,7 +13,8 @@
  *	meta    [ struct block, records, pc maps, pages  ]  grows up
  *
  * Nothing is freed singly. A block that must not run any more is killed: taken out of the hash,
- * its incoming jumps sent back to their stubs. When one of the two regions is full, all is forgotten at
+ * its incoming jumps sent back to their stubs, its entry overwritten by a call of the dead stub, which is where
+ * branch caches that still know it end up. When one of the two regions is full, all is forgotten at
  * once (cache_reset()), which only engine_run() does, while no translated code runs.
  *
  * A block belongs to one guest-physical page (two when its only instruction straddles) and holds no guest
@@ -105,6 +106,7 @@ struct cache {
 	struct block **hash;
 	struct code_page **pages;
 	u64 generation; /* counts resets */
+	u64 dead_stub; /* executable address */
 	/* statistics */
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
 };

@@ -87,7 +87,6 @@ static void code_written(void *engine, struct slot *slot, gpa_t gpa, unsigned le
 	if (cache_written(&v->cache, slot, key, len)) {
 		v->smc = true;
 		v->smc_page = key & PAGE_MASK;
-		ibtc_flush(v);
 	}
 	if (page_code_holders(slot, gpa >> PAGE_SHIFT)) {
 		struct code_page *p = cache_page_find(&v->cache, key & PAGE_MASK);

@@ -52,6 +52,17 @@ void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 	to->incoming = l;
 }
 
+/* A call, and the block behind it for the stub: each block has a jump and its stub, which are longer. None runs its entry meanwhile. */
+static void entry_bury(struct cache *c, struct block *b)
+{
+	u8 *p = c->code_w + b->code;
+	s32 d = (s32)(c->dead_stub - ((u64)p + c->delta + 5));
+
+	p[0] = 0xe8;
+	__builtin_memcpy(p + 1, &d, 4);
+	__builtin_memcpy(p + 5, &b, 8);
+}
+
 static void page_leave(struct cache *c, gpa_t page)
 {
 	struct code_page *p = cache_page_find(c, page);
@@ -72,6 +83,7 @@ static void block_kill(struct cache *c, struct block *b)
 		site_write(c, l->site, l->stub);
 	b->incoming = NULL;
 	b->dead = true;
+	entry_bury(c, b);
 	page_leave(c, b->gpa & PAGE_MASK);
 	if (b->straddles)
 		page_leave(c, b->second);
@@ -140,16 +152,24 @@ unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, 
 {
 	unsigned lo, hi, n = 0;
 
-	for (unsigned k = off >> CHUNK_SHIFT; k <= (off + len - 1) >> CHUNK_SHIFT; k++)
-		for (struct page_node *node = p->chunk[k]; node; node = node->next) {
-			if (node->block->dead)
-				continue;
-			block_span(node->block, p->gpa, &lo, &hi);
-			if (!bulk_equal(p->snapshot + lo, host + lo, hi - lo)) {
-				block_kill(c, node->block);
+	for (unsigned k = off >> CHUNK_SHIFT; k <= (off + len - 1) >> CHUNK_SHIFT; k++) {
+		struct page_node **link = &p->chunk[k];
+
+		while (*link) {
+			struct block *b = (*link)->block;
+
+			block_span(b, p->gpa, &lo, &hi);
+			if (!b->dead && !bulk_equal(p->snapshot + lo, host + lo, hi - lo)) {
+				block_kill(c, b);
 				n++;
 			}
+			/* The dead leave the list, or a page that is written for ever makes it longer for ever. */
+			if (b->dead)
+				*link = (*link)->next;
+			else
+				link = &(*link)->next;
 		}
+	}
 	return n;
 }
 

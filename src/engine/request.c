@@ -18,7 +18,6 @@ static void written_serve(struct engine_vcpu *v)
 {
 	struct requests *r = &v->requests;
 	struct written_range range[WRITTEN_MAX];
-	unsigned killed = 0;
 	u32 n;
 
 	lock(r);
@@ -35,10 +34,8 @@ static void written_serve(struct engine_vcpu *v)
 					       cache_gpa(range[i].gpa) >> PAGE_SHIFT, NULL);
 
 		if (s)
-			killed += cache_written(&v->cache, s, range[i].gpa, range[i].len);
+			cache_written(&v->cache, s, range[i].gpa, range[i].len);
 	}
-	if (killed)
-		ibtc_flush(v);
 }
 
 void requests_serve(struct engine_vcpu *v)

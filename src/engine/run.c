@@ -349,6 +349,9 @@ enum engine_exit engine_run(struct engine_vcpu *v)
 		gs_by_kernel(v);
 	signals_enter(v);
 	vcpu_in(v);
+	/* Without paging a guest has no means to say that code was loaded by a device. */
+	if (!(v->cpu.cr0 & CR0_PG))
+		itlb_flush_all(v);
 	for (;;) {
 		u64 code;
 

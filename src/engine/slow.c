@@ -269,8 +269,7 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 			v->reason = LEAVE_PROTECT;
 			return X86_EXIT;
 		}
-		if (cache_verify_page(&v->cache, key, host))
-			ibtc_flush(v);
+		cache_verify_page(&v->cache, key, host);
 	}
 	if (xl.global)
 		tag = (tag & (PAGE_MASK | ITLB_USER)) | ITLB_GLOBAL;
@@ -435,6 +434,19 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 u64 engine_resume(struct engine_vcpu *v)
 {
 	return v->reason ? 0 : engine_dispatch(v, v->cpu.rip);
+}
+
+u64 engine_dead(struct engine_vcpu *v, u64 pc)
+{
+	const struct block *b;
+	u64 code;
+
+	__builtin_memcpy(&b, (const void *)pc, sizeof(b));
+
+	v->linking = true; /* the branch cache is what led here */
+	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + (b->gpa & (PAGE_SIZE - 1))));
+	v->linking = false;
+	return code;
 }
 
 u64 engine_link(struct engine_vcpu *v, struct exit_link *l)

@@ -174,6 +174,7 @@ struct stubs {
 	u64 dispatch_c_saved;
 	u64 link; /* T1 = struct exit_link *, flags live */
 	u64 kick; /* T0 target RIP, flags live: a poll fired */
+	u64 dead; /* called by the entry of a killed block, flags in cpu.aflags */
 	u64 done; /* end of a bounce block, flags live */
 };
 
@@ -299,6 +300,7 @@ void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn);
 u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn); /* 1: continue behind it; 0: engine_resume() next */
 u64 engine_resume(struct engine_vcpu *v); /* code to run at cpu.rip, or 0: leave */
 u64 engine_dispatch(struct engine_vcpu *v, u64 rip);
+u64 engine_dead(struct engine_vcpu *v, u64 pc); /* @pc: behind the call in a killed block */
 u64 engine_link(struct engine_vcpu *v, struct exit_link *l);
 
 /* Run the helper of @insn, in whatever context the caller is. */

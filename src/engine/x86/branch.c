@@ -79,11 +79,20 @@ static void emit_dispatch(struct tr *t)
 	emit_jmp_to(&t->e, t->flags == FLAGS_SAVED ? t->leave_at_saved : t->leave_at);
 }
 
+/* Before a jump back to page offset @off. */
 static void emit_poll(struct tr *t, s32 off)
 {
 	struct emit *e = &t->e;
 	u8 *ok;
 
+	if (off == t->off[0] && !t->live_in[0]) { /* a loop that begins with its flags dead */
+		emit_cmp16_gs_zero(e, GS(cpu.kick));
+		ok = emit_jcc8(e, 0x74);
+		emit_rip(t, off, 8);
+		emit_jmp_to(e, t->v->stubs.kick);
+		emit_patch8(e, ok);
+		return;
+	}
 	emit_mov(e, T0, RCX);
 	emit8(e, 0x65); /* movzx ecx, word gs:[kick] */
 	emit_bytes(e, (const u8[]){ 0x0f, 0xb7, 0x0c, 0x25 }, 4);

@@ -215,6 +215,19 @@ static void make_done(struct emit *e, struct stubs *s)
 	emit_jmp_to(e, s->leave);
 }
 
+/* The return address says which block was to be entered. */
+static void make_dead(struct emit *e, struct stubs *s)
+{
+	s->dead = emit_pc(e);
+	emit_op_base(e, true, 0x8b, T1, RSP, 0);
+	emit_lea(e, RSP, RSP, EMIT_NO_REG, 1, 8, 8);
+	emit_save(e);
+	emit_load_gs(e, RDI, GS(self));
+	emit_mov(e, RSI, T1);
+	emit_call_c(e, engine_dead);
+	emit_continue(e, s->leave);
+}
+
 bool stubs_make(struct engine_vcpu *v)
 {
 	const struct x86_host *host = &v->engine->host;
@@ -229,6 +242,8 @@ bool stubs_make(struct engine_vcpu *v)
 	make_dispatch(&e, s);
 	make_link(&e, s);
 	make_done(&e, s);
+	make_dead(&e, s);
+	c->dead_stub = s->dead;
 	s->mem_slow = make_call(&e, s, engine_mem_slow, true, true);
 	s->mem_call = make_call(&e, s, engine_mem_call, false, true);
 	s->op = make_call(&e, s, engine_op, false, false);
