@@ -80,7 +80,8 @@ static void block_kill(struct cache *c, struct block *b)
 	if (*p)
 		*p = b->hash_next;
 	for (struct exit_link *l = b->incoming; l; l = l->next)
-		site_write(c, l->site, l->stub);
+		if (!l->from->dead) /* else its bytes may be those of a buried entry */
+			site_write(c, l->site, l->stub);
 	b->incoming = NULL;
 	b->dead = true;
 	entry_bury(c, b);

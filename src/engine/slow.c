@@ -442,7 +442,6 @@ u64 engine_dead(struct engine_vcpu *v, u64 pc)
 	u64 code;
 
 	__builtin_memcpy(&b, (const void *)pc, sizeof(b));
-
 	v->linking = true; /* the branch cache is what led here */
 	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + (b->gpa & (PAGE_SIZE - 1))));
 	v->linking = false;
