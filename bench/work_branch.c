@@ -48,18 +48,74 @@ static uint64_t indirect_run(unsigned long reps)
 enum op { PUSH, LOAD, STORE, ADD, SUB, MUL3, HALF, AND1, JZ, JMP, LESS, END };
 
 static const int16_t program[] = {
-	/* 0: i = 1 */ PUSH, 1, STORE, 0,
-	/* 4: if !(i < limit) end */ LOAD, 0, LOAD, 3, LESS, JZ, 51,
-	/* 11: x = i */ LOAD, 0, STORE, 1,
-	/* 15: if !(1 < x) goto 44 */ PUSH, 1, LOAD, 1, LESS, JZ, 44,
-	/* 22: count++ */ LOAD, 2, PUSH, 1, ADD, STORE, 2,
-	/* 29: x odd? */ LOAD, 1, AND1, JZ, 39,
-	/* 34: x = 3x + 1, in two */ LOAD, 1, MUL3, STORE, 1,
-	/* 39: */ LOAD, 1, HALF, STORE, 1,
-	/* 44: next, by way of 15 while x > 1 */ LOAD, 1, JMP, 52, 0, 0, 0,
+	/* 0: i = 1 */ PUSH,
+	1,
+	STORE,
+	0,
+	/* 4: if !(i < limit) end */ LOAD,
+	0,
+	LOAD,
+	3,
+	LESS,
+	JZ,
+	51,
+	/* 11: x = i */ LOAD,
+	0,
+	STORE,
+	1,
+	/* 15: if !(1 < x) goto 44 */ PUSH,
+	1,
+	LOAD,
+	1,
+	LESS,
+	JZ,
+	44,
+	/* 22: count++ */ LOAD,
+	2,
+	PUSH,
+	1,
+	ADD,
+	STORE,
+	2,
+	/* 29: x odd? */ LOAD,
+	1,
+	AND1,
+	JZ,
+	39,
+	/* 34: x = 3x + 1, in two */ LOAD,
+	1,
+	MUL3,
+	STORE,
+	1,
+	/* 39: */ LOAD,
+	1,
+	HALF,
+	STORE,
+	1,
+	/* 44: next, by way of 15 while x > 1 */ LOAD,
+	1,
+	JMP,
+	52,
+	0,
+	0,
+	0,
 	/* 51: */ END,
-	/* 52: (x on the stack) */ PUSH, 1, SUB, JZ, 59, JMP, 15,
-	/* 59: i++ */ LOAD, 0, PUSH, 1, ADD, STORE, 0, JMP, 4,
+	/* 52: (x on the stack) */ PUSH,
+	1,
+	SUB,
+	JZ,
+	59,
+	JMP,
+	15,
+	/* 59: i++ */ LOAD,
+	0,
+	PUSH,
+	1,
+	ADD,
+	STORE,
+	0,
+	JMP,
+	4,
 };
 
 static __attribute__((noinline)) uint64_t interpret(const int16_t *code, uint64_t limit)
@@ -116,8 +172,7 @@ static uint64_t interpreter_run(unsigned long reps)
 	return interpret(program, reps);
 }
 
-static __attribute__((noinline, noclone, optimize("no-optimize-sibling-calls"))) unsigned
-takeuchi(unsigned x, unsigned y, unsigned z)
+static __attribute__((noinline)) unsigned takeuchi(unsigned x, unsigned y, unsigned z)
 {
 	if (y >= x)
 		return z;
@@ -134,8 +189,8 @@ static uint64_t recursion_run(unsigned long reps)
 }
 
 const struct workload branch_works[] = {
-	{ .name = "br.indirect", .run = indirect_run, .reps = 40000000 },
-	{ .name = "br.interp", .run = interpreter_run, .reps = 40000 },
-	{ .name = "br.recurse", .run = recursion_run, .reps = 500 },
+	{ .name = "br.indirect", .run = indirect_run, .reps = 80000000 },
+	{ .name = "br.interp", .run = interpreter_run, .reps = 100000 },
+	{ .name = "br.recurse", .run = recursion_run, .reps = 3000 },
 	{ 0 },
 };

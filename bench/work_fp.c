@@ -111,19 +111,17 @@ static long double x87_root(long double v)
 static uint64_t x87_run(unsigned long reps)
 {
 	static volatile long double memory[16];
-	long double x = 1.25L, y = 3.0L, z = 0.5L;
+	long double x = 0.3L, y = 0.5L, z = 0.25L;
 	uint64_t sum = 1, bits;
 
 	for (unsigned long n = 0; n < reps; n++) {
 		for (unsigned i = 0; i < 16; i++) {
-			x = x * 1.0000001L + y / (3.0L + z);
+			x = 3.875L * x * (1.0L - x); /* chaotic, between 0 and 1 */
 			y = x87_root(x * x + y * 0.5L);
-			z = (x - y) * z + (long double)(int)n;
+			z = (x - y) * z + (long double)(int)(n & 1023);
 			memory[i] = z;
 			z = memory[(i + 5) & 15] / (y + 1.0L);
 		}
-		if (x > 1e6L)
-			x *= 1e-6L;
 		sum += (uint64_t)(long long)(z * 1000.0L);
 	}
 	x += z;
@@ -132,8 +130,8 @@ static uint64_t x87_run(unsigned long reps)
 }
 
 const struct workload fp_works[] = {
-	{ .name = "fp.matmul", .run = matmul_run, .reps = 150, .prepare = matrices_make },
-	{ .name = "fp.nbody", .run = nbody_run, .reps = 1000000 },
-	{ .name = "fp.x87", .run = x87_run, .reps = 80000 },
+	{ .name = "fp.matmul", .run = matmul_run, .reps = 500, .prepare = matrices_make },
+	{ .name = "fp.nbody", .run = nbody_run, .reps = 3000000 },
+	{ .name = "fp.x87", .run = x87_run, .reps = 1200000 },
 	{ 0 },
 };

@@ -90,7 +90,7 @@ static size_t lz_unpack(const uint8_t *in, size_t size, uint8_t *out)
 			continue;
 		}
 		len -= 0x80 - 4;
-		for (size_t back = in[i] | (size_t)in[i + 1] << 8; len--; o++)
+		for (size_t back = in[i] | (size_t)in [i + 1] << 8; len--; o++)
 			out[o] = out[o - back];
 		i += 2;
 	}
@@ -232,8 +232,8 @@ static uint64_t sha_run(unsigned long reps)
 }
 
 const struct workload int_works[] = {
-	{ .name = "int.lz", .run = lz_run, .reps = 60, .prepare = text_make },
-	{ .name = "int.sort", .run = sort_run, .reps = 20 },
-	{ .name = "int.sha256", .run = sha_run, .reps = 160, .prepare = text_make },
+	{ .name = "int.lz", .run = lz_run, .reps = 160, .prepare = text_make },
+	{ .name = "int.sort", .run = sort_run, .reps = 16 },
+	{ .name = "int.sha256", .run = sha_run, .reps = 110, .prepare = text_make },
 	{ 0 },
 };

@@ -42,6 +42,6 @@ static uint64_t pipe_run(unsigned long reps)
 }
 
 const struct workload ipc_works[] = {
-	{ .name = "ipc.pipe", .run = pipe_run, .reps = 20000, .flags = WORK_SMP },
+	{ .name = "ipc.pipe", .run = pipe_run, .reps = 40000, .flags = WORK_SMP },
 	{ 0 },
 };

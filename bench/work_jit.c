@@ -43,7 +43,7 @@ static uint64_t patch_run(unsigned long reps)
 	adder_put(code, 0);
 	for (unsigned long n = 0; n < reps; n++) {
 		constant_patch(code, (uint32_t)n & 0xffff);
-		x = ((code_fn)(void *)code)(x) ^ n;
+		x = ((code_fn)(void *)code)(x)*5 + n;
 	}
 	return x;
 }
@@ -57,7 +57,7 @@ static uint64_t stream_run(unsigned long reps)
 		uint8_t *at = code + n * SLOT % SIZE;
 
 		adder_put(at, (uint32_t)(n * 2654435761u) & 0xfffffff);
-		x = ((code_fn)(void *)at)(x) ^ n;
+		x = ((code_fn)(void *)at)(x)*5 + n;
 	}
 	return x;
 }
@@ -77,9 +77,11 @@ static uint64_t neighbour_run(unsigned long reps)
 }
 
 const struct workload jit_works[] = {
-	{ .name = "jit.patch", .run = patch_run, .reps = 1500000, .prepare = code_prepare },
-	{ .name = "jit.stream", .run = stream_run, .reps = 1000000, .prepare = code_prepare },
-	{ .name = "jit.neighbour", .run = neighbour_run, .reps = 40000000,
+	{ .name = "jit.patch", .run = patch_run, .reps = 4000000, .prepare = code_prepare },
+	{ .name = "jit.stream", .run = stream_run, .reps = 2500000, .prepare = code_prepare },
+	{ .name = "jit.neighbour",
+	  .run = neighbour_run,
+	  .reps = 80000000,
 	  .prepare = code_prepare },
 	{ 0 },
 };

@@ -104,9 +104,9 @@ static uint64_t chase_run(unsigned long reps)
 }
 
 const struct workload mem_works[] = {
-	{ .name = "mem.seq", .run = stream_run, .reps = 20, .prepare = stream_prepare },
-	{ .name = "mem.string", .run = string_run, .reps = 300000, .prepare = stream_prepare },
-	{ .name = "mem.rand", .run = chase_run, .reps = 2000000, .prepare = chase_small },
-	{ .name = "mem.rand2m", .run = chase_run, .reps = 2000000, .prepare = chase_huge },
+	{ .name = "mem.seq", .run = stream_run, .reps = 40, .prepare = stream_prepare },
+	{ .name = "mem.string", .run = string_run, .reps = 1200000, .prepare = stream_prepare },
+	{ .name = "mem.rand", .run = chase_run, .reps = 1000000, .prepare = chase_small },
+	{ .name = "mem.rand2m", .run = chase_run, .reps = 1000000, .prepare = chase_huge },
 	{ 0 },
 };

@@ -46,7 +46,7 @@ static uint64_t churn_run(unsigned long reps)
 }
 
 const struct workload mm_works[] = {
-	{ .name = "mm.touch", .run = touch_run, .reps = 60 },
-	{ .name = "mm.churn", .run = churn_run, .reps = 20000 },
+	{ .name = "mm.touch", .run = touch_run, .reps = 100 },
+	{ .name = "mm.churn", .run = churn_run, .reps = 10000 },
 	{ 0 },
 };

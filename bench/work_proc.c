@@ -89,11 +89,17 @@ static bool has_dynamic(void)
  * processor or of an engine yet. run.py sees to that; proc.second is the start after it.
  */
 const struct workload proc_works[] = {
-	{ .name = "proc.first", .run = dynamic_run, .reps = 1, .can = has_dynamic,
+	{ .name = "proc.first",
+	  .run = dynamic_run,
+	  .reps = 1,
+	  .can = has_dynamic,
 	  .flags = WORK_INFO },
-	{ .name = "proc.second", .run = dynamic_run, .reps = 1, .can = has_dynamic,
+	{ .name = "proc.second",
+	  .run = dynamic_run,
+	  .reps = 1,
+	  .can = has_dynamic,
 	  .flags = WORK_INFO },
-	{ .name = "proc.fork", .run = fork_run, .reps = 1500 },
+	{ .name = "proc.fork", .run = fork_run, .reps = 2000 },
 	{ .name = "proc.exec", .run = exec_run, .reps = 300, .prepare = paths_find },
 	{ .name = "proc.dynamic", .run = dynamic_run, .reps = 200, .can = has_dynamic },
 	{ 0 },

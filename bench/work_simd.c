@@ -90,9 +90,9 @@ __attribute__((target("avx2,fma"))) static void avx2_pass(void)
 		__m256i y = _mm256_load_si256((const __m256i *)(ib + i));
 		__m256i p = _mm256_madd_epi16(x, y);
 
-		x = _mm256_add_epi16(_mm256_mullo_epi16(x, y),
-				     _mm256_packs_epi32(_mm256_srai_epi32(p, 9),
-							_mm256_sllv_epi32(p, turn)));
+		x = _mm256_add_epi16(
+			_mm256_mullo_epi16(x, y),
+			_mm256_packs_epi32(_mm256_srai_epi32(p, 9), _mm256_sllv_epi32(p, turn)));
 		x = _mm256_xor_si256(x, _mm256_subs_epi16(_mm256_unpackhi_epi8(x, y), y));
 		_mm256_store_si256((__m256i *)(ia + i), _mm256_shuffle_epi8(x, y));
 	}
@@ -143,10 +143,16 @@ static uint64_t avx512_run(unsigned long reps)
 }
 
 const struct workload simd_works[] = {
-	{ .name = "simd.sse2", .run = sse2_run, .reps = 20000, .prepare = arrays_make },
-	{ .name = "simd.avx2", .run = avx2_run, .reps = 30000, .prepare = arrays_make,
+	{ .name = "simd.sse2", .run = sse2_run, .reps = 50000, .prepare = arrays_make },
+	{ .name = "simd.avx2",
+	  .run = avx2_run,
+	  .reps = 120000,
+	  .prepare = arrays_make,
 	  .can = has_avx2 },
-	{ .name = "simd.avx512", .run = avx512_run, .reps = 30000, .prepare = arrays_make,
+	{ .name = "simd.avx512",
+	  .run = avx512_run,
+	  .reps = 250000,
+	  .prepare = arrays_make,
 	  .can = has_avx512 },
 	{ 0 },
 };

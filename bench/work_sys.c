@@ -51,7 +51,7 @@ static uint64_t signal_run(unsigned long reps)
 }
 
 const struct workload sys_works[] = {
-	{ .name = "sys.getpid", .run = getpid_run, .reps = 1000000 },
+	{ .name = "sys.getpid", .run = getpid_run, .reps = 1500000 },
 	{ .name = "sys.clock", .run = clock_run, .reps = 6000000, .flags = WORK_SMP },
 	{ .name = "sys.signal", .run = signal_run, .reps = 100000 },
 	{ 0 },

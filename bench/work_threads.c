@@ -96,7 +96,7 @@ static uint64_t atomic_run(unsigned long reps)
 }
 
 const struct workload thread_works[] = {
-	{ .name = "thr.futex", .run = futex_run, .reps = 40000, .flags = WORK_SMP },
-	{ .name = "thr.atomic", .run = atomic_run, .reps = 4000000, .flags = WORK_SMP },
+	{ .name = "thr.futex", .run = futex_run, .reps = 80000, .flags = WORK_SMP },
+	{ .name = "thr.atomic", .run = atomic_run, .reps = 10000000, .flags = WORK_SMP },
 	{ 0 },
 };

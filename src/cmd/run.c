@@ -109,7 +109,7 @@ static const struct args_row run_rows[] = {
 	{ "append", 'a', parse_any_text, FIELD(append), "TEXT",
 	  "the whole kernel command line; default: console=ttyS0" },
 	{ "mem", 'm', args_size, FIELD(memory), "SIZE", "memory, MiB without a unit; default: 1G" },
-	{ "cpus", 'c', args_count, FIELD(cpus), "N", "processors; only 1 works yet" },
+	{ "cpus", 'c', args_count, FIELD(cpus), "N", "processors, 1 to 64; default: 1" },
 	{ "cpu", 0, args_text, FIELD(cpu), "MODEL", "host, intel or amd, then ,+flag or ,-flag" },
 	{ "engine", 'e', parse_engine, FIELD(engine), "FORM", "checked or fast" },
 	{ "cpu-mask", 0, parse_cpu_mask, FIELD(cpu_mask), "LEVEL",
@@ -140,11 +140,12 @@ static int help(void)
 
 static int options_check(const struct run_options *o, struct why *why)
 {
-	if (o->cpus > 64)
+	if (o->cpus > VMM_MAX_CPUS)
 		return why_set(why, EINVAL,
-			       "--cpus %u: several processors do not work yet; give "
-			       "--cpus 1 or drop it",
-			       o->cpus);
+			       "--cpus %u: a VM has at most %u processors; give a smaller number",
+			       o->cpus, VMM_MAX_CPUS);
+	if (o->flat && o->cpus > 1)
+		return why_set(why, EINVAL, "--flat runs one processor; drop --cpus");
 	if (o->flat && (o->kernel || o->initrd || o->append))
 		return why_set(why, EINVAL,
 			       "--flat runs an image instead of a kernel; drop --kernel, "

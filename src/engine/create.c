@@ -197,47 +197,63 @@ static const char *const op_names[X86_OP_COUNT] = {
 #undef X86_OP
 };
 
+#define AT(field) offsetof(struct engine_vcpu, field)
+static const struct {
+	const char *name;
+	size_t at; /* a u64 */
+} stats_rows[] = {
+	{ "blocks", AT(cache.translated) },
+	{ "insns_translated", AT(cache.insns) },
+	{ "code_bytes", AT(cache.bytes) },
+	{ "blocks_killed", AT(cache.killed) },
+	{ "pages_verified", AT(cache.verified) },
+	{ "blocks_stale", AT(cache.verify_killed) },
+	{ "cache_resets", AT(cache.resets) },
+	{ "enters", AT(stats.enters) },
+	{ "dispatches", AT(stats.dispatches) },
+	{ "branch_cache_fills", AT(stats.ibtc_fills) },
+	{ "links", AT(stats.links) },
+	{ "exits_chained", AT(chained) },
+	{ "exits_cached", AT(cached) },
+	{ "mem_slow", AT(stats.mem_slow) },
+	{ "mem_calls", AT(stats.mem_calls) },
+	{ "tlb_fills", AT(stats.tlb_fills) },
+	{ "tlb_flushes", AT(stats.tlb_flushes) },
+	{ "execute_tag_fills", AT(stats.itlb_fills) },
+	{ "helpers", AT(stats.ops) },
+	{ "helpers_left_block", AT(stats.ops_left) },
+	{ "helpers_full", AT(stats.full_ops) },
+	{ "bounces", AT(stats.bounces) },
+	{ "faults", AT(stats.faults) },
+	{ "code_writes", AT(stats.code_writes) },
+	{ "steps", AT(stats.steps) },
+	{ "unknown_instructions", AT(cpu.unknown_insns) },
+	{ "unknown_msrs", AT(cpu.unknown_msrs) },
+};
+
+/* Running vCPUs go on counting. */
+static u64 stats_sum(const struct engine *e, size_t at)
+{
+	u64 sum = 0;
+
+	for (const struct engine_vcpu *v = e->vcpus; v; v = v->next)
+		sum += __atomic_load_n((const u64 *)((const u8 *)v + at), __ATOMIC_RELAXED);
+	return sum;
+}
+
 void engine_stats_print(struct engine *e, FILE *f)
 {
-	for (const struct engine_vcpu *v = e->vcpus; v; v = v->next) {
-		const struct {
-			const char *name;
-			u64 value;
-		} rows[] = {
-			{ "blocks", v->cache.translated },
-			{ "insns_translated", v->cache.insns },
-			{ "code_bytes", v->cache.bytes },
-			{ "blocks_killed", v->cache.killed },
-			{ "pages_verified", v->cache.verified },
-			{ "blocks_stale", v->cache.verify_killed },
-			{ "cache_resets", v->cache.resets },
-			{ "enters", v->stats.enters },
-			{ "dispatches", v->stats.dispatches },
-			{ "branch_cache_fills", v->stats.ibtc_fills },
-			{ "links", v->stats.links },
-			{ "exits_chained", v->chained },
-			{ "exits_cached", v->cached },
-			{ "mem_inline", v->engine->options.verbose ? v->inline_hits - v->stats.mem_slow : 0 },
-			{ "mem_slow", v->stats.mem_slow },
-			{ "mem_calls", v->stats.mem_calls },
-			{ "tlb_fills", v->stats.tlb_fills },
-			{ "tlb_flushes", v->stats.tlb_flushes },
-			{ "execute_tag_fills", v->stats.itlb_fills },
-			{ "helpers", v->stats.ops },
-			{ "helpers_left_block", v->stats.ops_left },
-			{ "helpers_full", v->stats.full_ops },
-			{ "bounces", v->stats.bounces },
-			{ "faults", v->stats.faults },
-			{ "code_writes", v->stats.code_writes },
-			{ "steps", v->stats.steps },
-			{ "unknown_instructions", v->cpu.unknown_insns },
-			{ "unknown_msrs", v->cpu.unknown_msrs },
-		};
+	u64 sum;
 
-		for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
-			fprintf(f, "%s %lu\n", rows[i].name, rows[i].value);
-		for (unsigned i = 0; i < X86_OP_COUNT; i++)
-			if (v->op_calls[i])
-				fprintf(f, "helper_%s %lu\n", op_names[i], v->op_calls[i]);
+	pthread_mutex_lock(&e->lock);
+	for (unsigned i = 0; i < ARRAY_SIZE(stats_rows); i++)
+		fprintf(f, "%s %lu\n", stats_rows[i].name, stats_sum(e, stats_rows[i].at));
+	sum = stats_sum(e, AT(inline_hits));
+	fprintf(f, "mem_inline %lu\n", sum ? sum - stats_sum(e, AT(stats.mem_slow)) : 0);
+	for (unsigned i = 0; i < X86_OP_COUNT; i++) {
+		sum = stats_sum(e, AT(op_calls) + i * sizeof(u64));
+		if (sum)
+			fprintf(f, "helper_%s %lu\n", op_names[i], sum);
 	}
+	pthread_mutex_unlock(&e->lock);
 }

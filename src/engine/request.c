@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Requests between vCPUs: drop tags, flush, code was written. Leaf code; waiting is in wait.c. */
+#include <sys/syscall.h>
+
 #include "base/bulk.h"
 #include "engine/vcpu.h"
+
+#define STOP_SPINS 200
 
 static void lock(struct requests *r)
 {
@@ -38,13 +42,49 @@ static void written_serve(struct engine_vcpu *v)
 	}
 }
 
-void requests_serve(struct engine_vcpu *v)
+/* Let the host run somebody else: a system call keeps all guest registers that leaf code must keep. */
+static void yield(void)
+{
+	long nr = SYS_sched_yield;
+
+	__asm__ volatile("syscall" : "+a"(nr) : : "rcx", "r11", "memory");
+}
+
+static void exclusive_wait(const struct engine_vcpu *v)
+{
+	for (unsigned n = 0; __atomic_load_n(&v->engine->exclusive, __ATOMIC_SEQ_CST); n++) {
+		if (n < STOP_SPINS)
+			__builtin_ia32_pause();
+		else
+			yield();
+	}
+}
+
+/* IN, but not while another vCPU runs alone. Whoever stops the others sets .exclusive first and then looks at .in. */
+static void come_in(struct engine_vcpu *v)
+{
+	const struct engine_vcpu *owner;
+
+	for (;;) {
+		(void)__atomic_exchange_n(&v->requests.in, true, __ATOMIC_SEQ_CST);
+		owner = __atomic_load_n(&v->engine->exclusive, __ATOMIC_SEQ_CST);
+		if (likely(!owner || owner == v))
+			return;
+		vcpu_out(v);
+		exclusive_wait(v);
+	}
+}
+
+static bool serve_once(struct engine_vcpu *v)
 {
 	struct requests *r = &v->requests;
 	u32 epoch, wanted;
 
-	v->cpu.request = 0;
-	/* Whoever asks after this load sets cpu.request again. */
+	/*
+	 * Whoever asks after the load of epoch sets cpu.request again. The store must be visible before that load:
+	 * as a plain store it could wait in the store buffer and then undo the setting, and the asker would wait for ever.
+	 */
+	(void)__atomic_exchange_n(&v->cpu.request, 0, __ATOMIC_SEQ_CST);
 	epoch = __atomic_load_n(&r->epoch, __ATOMIC_SEQ_CST);
 	wanted = __atomic_exchange_n(&r->wanted, 0, __ATOMIC_SEQ_CST);
 	if (wanted & REQUEST_FLUSH)
@@ -56,6 +96,18 @@ void requests_serve(struct engine_vcpu *v)
 	/* Non-temporal stores that went through a dropped tag must be visible before the ack. */
 	__asm__ volatile("sfence" ::: "memory");
 	__atomic_store_n(&r->acked, epoch, __ATOMIC_RELEASE);
+	return wanted & REQUEST_STOP;
+}
+
+void requests_serve(struct engine_vcpu *v)
+{
+	do {
+		if (unlikely(serve_once(v))) {
+			vcpu_out(v);
+			exclusive_wait(v);
+			come_in(v);
+		}
+	} while (unlikely(__atomic_load_n(&v->requests.wanted, __ATOMIC_SEQ_CST)));
 }
 
 void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len)
@@ -98,7 +150,7 @@ void requests_post_written(struct engine_vcpu *v)
 
 void vcpu_in(struct engine_vcpu *v)
 {
-	(void)__atomic_exchange_n(&v->requests.in, true, __ATOMIC_SEQ_CST);
+	come_in(v);
 	if (__atomic_load_n(&v->requests.wanted, __ATOMIC_SEQ_CST))
 		requests_serve(v);
 }

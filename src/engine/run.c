@@ -66,10 +66,13 @@ static bool page_hold(struct engine_vcpu *v, gpa_t key)
 	if (!s || !p || p->serial == s->serial)
 		return true;
 	p->serial = s->serial;
-	if (v->engine->nvcpus == 1) {
+	if (__atomic_load_n(&v->engine->nvcpus, __ATOMIC_SEQ_CST) == 1) {
 		if (!page_code_get(s, gfn))
 			tlb_drop_write(v, slot_hva(s, gfn << PAGE_SHIFT));
-		return true;
+		/* A vCPU that is made later takes no write tag: it sees the count. */
+		if (likely(__atomic_load_n(&v->engine->nvcpus, __ATOMIC_SEQ_CST) == 1))
+			return true;
+		page_code_put(s, gfn);
 	}
 	vcpu_out(v);
 	pthread_mutex_lock(&v->engine->lock);
@@ -125,8 +128,8 @@ static void run_full(struct engine_vcpu *v)
 		done(v);
 }
 
-/* Run @insn on the bounce buffer. Returns whether it ran to its end. */
-static bool bounce_run(struct engine_vcpu *v)
+/* The block that runs the instruction at RIP on the bounce buffer; NULL when something else comes first. */
+static struct block *bounce_block(struct engine_vcpu *v, bool make)
 {
 	struct block *b;
 	gpa_t gpa;
@@ -137,19 +140,28 @@ static bool bounce_run(struct engine_vcpu *v)
 		break;
 	case X86_FAULT:
 		deliver(v);
-		return false;
+		return NULL;
 	default:
 		if (!v->reason)
 			v->reason = LEAVE_EXIT;
-		return false;
+		return NULL;
 	}
 	tlb_select(v);
 	b = cache_find(&v->cache, gpa, engine_mode_key(v), FORM_BOUNCE);
-	if (!b)
+	if (!b && make)
 		b = make_block(v, gpa, host, FORM_BOUNCE);
+	if (b)
+		v->rip_page = v->cpu.rip - (gpa & (PAGE_SIZE - 1));
+	return b;
+}
+
+/* Run @insn on the bounce buffer. Returns whether it ran to its end. */
+static bool bounce_run(struct engine_vcpu *v, bool make)
+{
+	struct block *b = bounce_block(v, make);
+
 	if (!b)
 		return false;
-	v->rip_page = v->cpu.rip - (gpa & (PAGE_SIZE - 1));
 	v->reason = LEAVE_NONE;
 	enter(v, (u64)v->cache.code_w + v->cache.delta + b->code);
 	if (v->reason != LEAVE_DONE)
@@ -183,34 +195,32 @@ static enum x86_status run_move(struct x86_cpu *cpu, const struct x86_insn *insn
 	return X86_OK;
 }
 
+/* Whether the other vCPUs must see the instruction as one. XCHG with memory is locked by itself. */
+static bool is_locked(const struct x86_insn *insn)
+{
+	return insn->access == (INSN_READ | INSN_WRITE) && !insn->vector &&
+	       (insn->prefixes & INSN_LOCK || (insn->opcode & 0xfe) == 0x86);
+}
+
 /*
  * A memory operand that is no plain RAM inside a page: its bytes are gathered in a buffer of the
  * same alignment, the instruction runs there, and the buffer is written back. When the write
  * has to ask user space, the instruction is undone and will run again with the answers.
  */
-static void run_bounce(struct engine_vcpu *v)
+static void bounce(struct engine_vcpu *v, const struct x86_insn *i, gva_t lin, bool make)
 {
 	struct x86_cpu *cpu = &v->cpu;
-	struct x86_insn insn = *v->insn;
+	const struct x86_insn insn = *i;
 	unsigned access = insn.access & INSN_WRITE ? ACC_WRITE : ACC_READ;
-	u8 *buf;
+	u8 *buf = v->bounce + (lin & 63);
 	u64 gpr[16];
 	u16 aflags = cpu->aflags;
 	enum x86_status st;
-	gva_t lin;
 
-	v->stats.bounces++;
-	st = engine_linear(v, &insn, &lin);
-	if (st == X86_OK && insn.move) {
-		cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn.len);
-		if (engine_commit(v, &insn, run_move(cpu, &insn, lin)))
-			done(v);
-		return;
-	}
-	buf = v->bounce + (lin & 63);
-	if (st == X86_OK)
-		st = x86_bounce_in(cpu, &insn, lin, insn.memsize, access, buf);
+	st = x86_bounce_in(cpu, &insn, lin, insn.memsize, access, buf);
 	if (st != X86_OK) {
+		if (st == X86_FAULT)
+			engine_misaligned(v, &insn);
 		engine_commit(v, &insn, st);
 		return;
 	}
@@ -218,7 +228,7 @@ static void run_bounce(struct engine_vcpu *v)
 	if (insn.access & INSN_WRITE && insn.vector)
 		memcpy(v->undo, cpu->xsave, sizeof(v->undo));
 	v->bounce_ptr = (u64)buf;
-	if (!bounce_run(v))
+	if (!bounce_run(v, make))
 		return;
 	if (insn.access & INSN_WRITE) {
 		st = x86_bounce_out(cpu, &insn, lin, insn.memsize, access, buf);
@@ -232,6 +242,37 @@ static void run_bounce(struct engine_vcpu *v)
 	cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn.len);
 	if (engine_commit(v, &insn, st))
 		done(v);
+}
+
+static void run_bounce(struct engine_vcpu *v)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	struct x86_insn insn = *v->insn;
+	enum x86_status st;
+	gva_t lin;
+
+	v->stats.bounces++;
+	st = engine_linear(v, &insn, &lin);
+	if (st == X86_OK && insn.move) {
+		cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn.len);
+		if (engine_commit(v, &insn, run_move(cpu, &insn, lin)))
+			done(v);
+		return;
+	}
+	if (st != X86_OK) {
+		if (st == X86_FAULT)
+			engine_misaligned(v, &insn);
+		engine_commit(v, &insn, st);
+	} else if (is_locked(&insn) && (lin & (PAGE_SIZE - 1)) + insn.memsize > PAGE_SIZE) {
+		/* Translation may wait for others, so it is done before: gone again meanwhile, the instruction starts over. */
+		if (!bounce_block(v, true))
+			return;
+		exclusive_begin(v);
+		bounce(v, &insn, lin, false);
+		exclusive_end(v);
+	} else {
+		bounce(v, &insn, lin, true);
+	}
 }
 
 /* DR7's execution breakpoints at the next instruction: DR6 bits that hit. */

@@ -84,6 +84,17 @@ static bool smc_is_near(const struct engine_vcpu *v)
 	return !itlb_matches(v, e, lin) || e->gpa == v->smc_page;
 }
 
+bool engine_misaligned(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	u64 base = x86_is_64(cpu) && insn->seg != SEG_FS && insn->seg != SEG_GS ? 0 : cpu->seg[insn->seg].base;
+
+	if (!insn->align || !((x86_effective(cpu, insn) + base) & (insn->align - 1)))
+		return false;
+	x86_raise_error(cpu, VEC_GP, 0);
+	return true;
+}
+
 /* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
 static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
@@ -91,9 +102,13 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	bool write = insn->access & INSN_WRITE, tag;
 	struct x86_xlate xl;
 	void *host;
-	enum x86_status st =
-		x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
+	enum x86_status st;
 
+	/* Elements that the mask leaves out may be anywhere. */
+	if (insn->mask_kind && x86_is_64(cpu) &&
+	    !(is_canonical(cpu, lin) && is_canonical(cpu, lin + insn->memsize - 1)))
+		goto bounce;
+	st = x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
 	if (st == X86_OK && host && v->smc && insn->form == FORM_FAST && (v->npending || smc_is_near(v))) {
 		/* The store hits translated code, perhaps this very block, or others must be told after it: run it alone. */
 		v->single = true;
@@ -105,10 +120,11 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 			tlb_fill(v, lin, host, write, &xl, range_of(v, &xl));
 		return host;
 	}
-	if (st == X86_FAULT && !insn->mask_kind) {
+	if (st == X86_FAULT && (engine_misaligned(v, insn) || !insn->mask_kind)) {
 		fault(v);
 		return NULL;
 	}
+bounce:
 	v->insn = insn;
 	v->reason = LEAVE_BOUNCE;
 	return NULL;
@@ -118,8 +134,9 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 {
 	v->stats.mem_slow++;
 	set_rip(v, insn);
-	if (!is_canonical(&v->cpu, lin)) {
+	if (!is_canonical(&v->cpu, lin) && !insn->mask_kind) {
 		x86_raise_error(&v->cpu, insn->seg == SEG_SS ? VEC_SS : VEC_GP, 0);
+		engine_misaligned(v, insn);
 		fault(v);
 		return NULL;
 	}
@@ -149,6 +166,10 @@ enum x86_status engine_linear(struct engine_vcpu *v, const struct x86_insn *insn
 		ea += bit_bias(&v->cpu, insn);
 		ea = insn->adsize == 8 ? ea : insn->adsize == 4 ? (u32)ea : (u16)ea;
 	}
+	if (insn->mask_kind && x86_is_64(&v->cpu)) { /* checked where it is active */
+		*lin = ea + (insn->seg == SEG_FS || insn->seg == SEG_GS ? v->cpu.seg[insn->seg].base : 0);
+		return X86_OK;
+	}
 	return x86_linear(&v->cpu, insn->seg, ea, insn->memsize,
 			  insn->access & INSN_WRITE ? ACC_WRITE : ACC_READ, lin);
 }
@@ -160,6 +181,7 @@ void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn)
 	v->stats.mem_calls++;
 	set_rip(v, insn);
 	if (engine_linear(v, insn, &lin) != X86_OK) {
+		engine_misaligned(v, insn);
 		fault(v);
 		return NULL;
 	}

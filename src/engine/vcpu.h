@@ -189,6 +189,7 @@ enum request {
 	REQUEST_DROP_WRITE = BIT(0), /* all write tags */
 	REQUEST_FLUSH = BIT(1), /* all translations of addresses */
 	REQUEST_WRITTEN = BIT(2), /* code was stored to: .written[] */
+	REQUEST_STOP = BIT(3), /* be OUT while engine.exclusive is set */
 };
 
 #define WRITTEN_MAX 32
@@ -292,6 +293,7 @@ struct engine {
 	pthread_mutex_t lock; /* list of vCPUs; a first translation of a page. Taken while OUT. */
 	struct engine_vcpu *vcpus; /* changed under lock; members are published by release */
 	u32 nvcpus;
+	struct engine_vcpu *exclusive; /* runs alone; the others are OUT and do not come IN */
 };
 
 /* slow.c: called by the stubs, in leaf context. */
@@ -306,6 +308,8 @@ u64 engine_link(struct engine_vcpu *v, struct exit_link *l);
 /* Run the helper of @insn, in whatever context the caller is. */
 enum x86_status engine_op_call(struct engine_vcpu *v, const struct x86_insn *insn);
 /* Linear address of the explicit operand, BT's register offset included. */
+/* After a fault of the address: whether the operand is misaligned as well; then that #GP takes its place. */
+bool engine_misaligned(struct engine_vcpu *v, const struct x86_insn *insn);
 enum x86_status engine_linear(struct engine_vcpu *v, const struct x86_insn *insn, gva_t *lin);
 /* Finish or abandon an instruction whose helper returned @status. Returns whether the next may run. */
 bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_status status);
@@ -321,6 +325,12 @@ void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len);
 void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what);
 void vcpu_in(struct engine_vcpu *v);
 void vcpu_out(struct engine_vcpu *v);
+/*
+ * From the one to the other no other vCPU is inside an instruction: for locked instructions that the host cannot
+ * make atomic. Called IN, with no lock held; between them engine.lock must not be taken (a waiter may hold it).
+ */
+void exclusive_begin(struct engine_vcpu *v);
+void exclusive_end(struct engine_vcpu *v);
 
 /* tlb.c: leaf. */
 void tlb_drop_all_writes(struct engine_vcpu *v);

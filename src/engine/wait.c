@@ -17,6 +17,14 @@ static u32 ask(struct engine_vcpu *o, u32 what)
 	return epoch;
 }
 
+static void pause_or_yield(unsigned n)
+{
+	if (n < SPINS)
+		__builtin_ia32_pause();
+	else
+		sched_yield();
+}
+
 static void wait_for(struct engine_vcpu *o, u32 epoch)
 {
 	const struct requests *r = &o->requests;
@@ -25,11 +33,38 @@ static void wait_for(struct engine_vcpu *o, u32 epoch)
 		if (!__atomic_load_n(&r->in, __ATOMIC_SEQ_CST) ||
 		    (s32)(__atomic_load_n(&r->acked, __ATOMIC_ACQUIRE) - epoch) >= 0)
 			return;
-		if (n < SPINS)
-			__builtin_ia32_pause();
-		else
-			sched_yield();
+		pause_or_yield(n);
 	}
+}
+
+/*
+ * Two vCPUs that want to be alone: one waits, as OUT. A vCPU that was IN goes OUT at its next poll, where it is between
+ * two instructions; .acked is not enough, since it comes back IN only when the section has ended.
+ */
+void exclusive_begin(struct engine_vcpu *v)
+{
+	struct engine *e = v->engine;
+	struct engine_vcpu *none = NULL;
+
+	vcpu_out(v);
+	for (unsigned n = 0; !__atomic_compare_exchange_n(&e->exclusive, &none, v, false,
+							  __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+	     n++) {
+		none = NULL;
+		pause_or_yield(n);
+	}
+	for (struct engine_vcpu *o = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE); o; o = o->next)
+		if (o != v)
+			ask(o, REQUEST_STOP);
+	for (struct engine_vcpu *o = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE); o; o = o->next)
+		for (unsigned n = 0; o != v && __atomic_load_n(&o->requests.in, __ATOMIC_SEQ_CST); n++)
+			pause_or_yield(n);
+	vcpu_in(v);
+}
+
+void exclusive_end(struct engine_vcpu *v)
+{
+	__atomic_store_n(&v->engine->exclusive, NULL, __ATOMIC_SEQ_CST);
 }
 
 #define VCPUS_MAX 1024

@@ -9,7 +9,9 @@
 #include "cpu/x86/msr.h"
 #include "kvm/kvm.h"
 
+#define MSR_TSC		 0x10
 #define MSR_APICBASE	 0x1b
+#define MSR_TSC_ADJUST	 0x3b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC_FIRST 0x800
 #define MSR_X2APIC_LAST	 0x8ff
@@ -88,15 +90,36 @@ int vcpu_apic_base_set(struct vcpu *v, u64 value, bool host)
 	return 0;
 }
 
+/* A new line was drawn: the other vCPUs still tell time by the old one. */
+static void clock_tell_others(const struct vcpu *self)
+{
+	struct vm *vm = self->vm;
+
+	for (unsigned i = 0, n = vm_vcpus(vm); i < n; i++) {
+		if (vm->vcpu[i] == self)
+			continue;
+		__atomic_store_n(&vm->vcpu[i]->clock_stale, true, __ATOMIC_SEQ_CST);
+		vcpu_kick(vm->vcpu[i]);
+	}
+}
+
 void vcpu_clock_write(struct vcpu *v)
 {
+	struct pvclock_vm *clock = &v->vm->clock;
+	u64 line;
+
 	if (!(v->clock.msr & 1))
 		return;
 	/* An address without memory: as in KVM, the guest simply gets no time there. */
+	v->clock.tsc_ahead = v->cpu->tsc_offset - v->vm->tsc_offset;
 	pthread_mutex_lock(&v->vm->clock_lock);
-	(void)pvclock_write_time(&v->vm->clock, &v->clock, v->vm->mem, x86_tsc_read(v->cpu),
+	line = clock->line_khz ? clock->line_ns : 0;
+	(void)pvclock_write_time(clock, &v->clock, v->vm->mem, x86_tsc_read(v->cpu),
 				 v->cpu->tsc_khz, v->guest_paused);
+	line = line && line != clock->line_ns;
 	pthread_mutex_unlock(&v->vm->clock_lock);
+	if (unlikely(line))
+		clock_tell_others(v);
 	v->guest_paused = false;
 	v->clock_tsc_offset = v->cpu->tsc_offset;
 }
@@ -135,6 +158,11 @@ static int platform_wrmsr(void *owner, u32 index, u64 value)
 	case MSR_TSC_DEADLINE:
 		if (v->lapic)
 			lapic_deadline_set(v->lapic, value);
+		return 0;
+	case MSR_TSC:
+	case MSR_TSC_ADJUST: /* what the deadline is compared with has moved */
+		if (v->lapic)
+			lapic_deadline_set(v->lapic, lapic_deadline_get(v->lapic));
 		return 0;
 	case MSR_KVM_WALL_CLOCK:
 		return pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? wall_clock_set(v, value) : 1;

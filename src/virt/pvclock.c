@@ -130,9 +130,9 @@ int pvclock_write_time(struct pvclock_vm *vm, struct pvclock_vcpu *v, struct mem
 	err = mem_read(mem, 0, gpa, &old, sizeof(old));
 	if (err)
 		return err;
-	line_update(vm, tsc, tsc_khz);
+	line_update(vm, tsc - v->tsc_ahead, tsc_khz);
 	t.version = version_odd(old.version);
-	t.tsc_timestamp = vm->line_tsc;
+	t.tsc_timestamp = vm->line_tsc + v->tsc_ahead;
 	t.system_time = vm->line_ns;
 	pvclock_scale(tsc_khz, &t.tsc_to_system_mul, &t.tsc_shift);
 	t.flags = PVCLOCK_TSC_STABLE | (old.flags & PVCLOCK_GUEST_STOPPED);

@@ -21,6 +21,7 @@ struct pvclock_vm {
 
 struct pvclock_vcpu {
 	u64 msr; /* MSR_KVM_SYSTEM_TIME(_NEW): address | enable */
+	u64 tsc_ahead; /* of this vCPU's TSC before the VM's, that of the line: a guest may set one vCPU's */
 	u32 version;
 };
 
@@ -34,7 +35,7 @@ void pvclock_scale(u32 tsc_khz, u32 *mult, s8 *shift);
 int pvclock_write_wall(const struct pvclock_vm *vm, struct mem *mem, gpa_t gpa);
 
 /*
- * Write the vCPU's time structure, with PVCLOCK_TSC_STABLE_BIT: @tsc is the guest TSC now. @guest_paused
+ * Write the vCPU's time structure, with PVCLOCK_TSC_STABLE_BIT: @tsc is the vCPU's TSC now. @guest_paused
  * sets PVCLOCK_GUEST_STOPPED, which stays until the guest clears it. 0 (also when not enabled), -EINVAL for
  * tsc_khz 0, -EFAULT.
  */

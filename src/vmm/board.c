@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The pc board: what a VM is made of, and running it to its end. */
 /*
- * Two threads: the main one runs the console's loop, the other the processor. A reset throws the machine
- * away and makes a new one: descriptors, memory and registers are then as at power-on by construction.
+ * Threads: the main one runs the console's loop, and each processor has one. Whoever ends the VM, by a device
+ * or a failure, says so in struct ending and kicks the others. A reset throws the machine away and makes
+ * a new one: descriptors, memory and registers are then as at power-on by construction.
  */
 #include "vmm/board.h"
 
@@ -33,6 +34,17 @@
 #define KICK_MS	    10
 #define KICK_TRIES  300
 
+struct board;
+
+struct board_cpu {
+	struct board *board;
+	struct processor processor;
+	struct exits exits;
+	pthread_t thread;
+	atomic_bool started; /* thread is valid */
+	atomic_bool done;
+};
+
 struct board {
 	const struct vmm_config *config;
 	struct kvmdev dev;
@@ -47,10 +59,8 @@ struct board {
 
 	struct ram ram;
 	struct machine machine;
-	struct processor cpu;
-	struct exits exits;
-	pthread_t thread;
-	atomic_bool thread_done;
+	struct board_cpu *cpus; /* config->cpus of them */
+	struct ending ending;
 
 	int end_signal;
 	struct report report;
@@ -68,7 +78,7 @@ static void end_from_device(void *owner, enum vm_end how)
 {
 	struct board *b = owner;
 
-	exits_end(&b->exits, how);
+	ending_set(&b->ending, how);
 }
 
 static void com1_output(void *owner, u8 byte)
@@ -92,11 +102,22 @@ static void console_input(void *owner, const u8 *data, size_t n)
 	i16550_receive(&b->com1, data, n);
 }
 
-/* From the console's loop: make the processor's thread look at exits.end. */
+static void cpus_kick(struct board *b)
+{
+	for (unsigned i = 0; i < b->config->cpus; i++) {
+		struct board_cpu *cpu = &b->cpus[i];
+
+		if (!atomic_load(&cpu->started) || atomic_load(&cpu->done))
+			continue;
+		__atomic_store_n(&cpu->processor.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+		pthread_kill(cpu->thread, KICK_SIGNAL);
+	}
+}
+
+/* Make all threads look at the ending. */
 static void kick(struct board *b)
 {
-	__atomic_store_n(&b->cpu.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-	pthread_kill(b->thread, KICK_SIGNAL);
+	cpus_kick(b);
 	console_stop(b->console);
 }
 
@@ -104,7 +125,7 @@ static void console_quit(void *owner)
 {
 	struct board *b = owner;
 
-	exits_end(&b->exits, VM_QUIT);
+	ending_set(&b->ending, VM_QUIT);
 	kick(b);
 }
 
@@ -113,7 +134,7 @@ static void console_signal(void *owner, int signal)
 	struct board *b = owner;
 
 	b->end_signal = signal;
-	exits_end(&b->exits, VM_SIGNAL);
+	ending_set(&b->ending, VM_SIGNAL);
 	kick(b);
 }
 
@@ -121,8 +142,8 @@ static void console_failed(void *owner, int err)
 {
 	struct board *b = owner;
 
-	exits_fail(&b->exits, STATUS_OUTPUT, "cannot write the console to stdout: %s",
-		   strerror(err));
+	ending_fail(&b->ending, STATUS_OUTPUT, "cannot write the console to stdout: %s",
+		    strerror(err));
 	kick(b);
 }
 
@@ -153,7 +174,7 @@ static void board_mmio(void *owner, struct kvm_run *run)
 {
 	struct board *b = owner;
 
-	b->report.mmio_unclaimed++;
+	__atomic_add_fetch(&b->report.mmio_unclaimed, 1, __ATOMIC_RELAXED);
 	if (!run->mmio.is_write)
 		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 }
@@ -166,6 +187,7 @@ static int devices_create(struct board *b)
 	const struct device *const devices[] = { &b->com1.device, &b->rtc.device, &b->pm.device,
 						 &b->reset.device, &silent_device };
 
+	bus_init(&b->bus);
 	i16550_init(&b->com1, (struct irq_line){ irq_set, b, COM1_IRQ }, com1_output, b);
 	mc146818_init(&b->rtc, b->ram.low, b->ram.high, mc146818_host_time);
 	acpi_pm_init(&b->pm, end);
@@ -207,6 +229,37 @@ static int guest_load(struct board *b, struct boot_entry *entry, struct why *why
 	return boot_load(&b->ram, &request, entry, why);
 }
 
+static void cpus_destroy(struct board *b)
+{
+	for (unsigned i = 0; i < b->config->cpus; i++)
+		processor_destroy(&b->cpus[i].processor);
+}
+
+/* All before the first runs: a guest may look for any of them at once. The others wait for INIT. */
+static int cpus_create(struct board *b, const struct boot_entry *entry, struct why *why)
+{
+	const unsigned count = b->config->cpus;
+	int r = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct board_cpu *cpu = &b->cpus[i];
+
+		*cpu = (struct board_cpu){ .board = b, .processor = PROCESSOR_NONE };
+		cpu->exits = (struct exits){ .ops = &board_exits,
+					     .owner = b,
+					     .cpu = &cpu->processor,
+					     .ending = &b->ending };
+	}
+	for (unsigned i = 0; i < count && r == 0; i++)
+		r = processor_create(&b->cpus[i].processor, &b->machine, i, count, b->config->cpu,
+				     why);
+	if (r == 0)
+		r = processor_enter_kernel(&b->cpus[0].processor, entry, why);
+	if (r < 0)
+		cpus_destroy(b);
+	return r;
+}
+
 /* Memory first, so that bad input is told before anything else is made. */
 static int machine_power_on(struct board *b, struct why *why)
 {
@@ -223,15 +276,10 @@ static int machine_power_on(struct board *b, struct why *why)
 	r = machine_create(&b->machine, &b->dev, &b->ram, true, why);
 	if (r < 0)
 		goto out_ram;
-	r = processor_create(&b->cpu, &b->machine, 0, b->config->cpus, b->config->cpu, why);
+	r = cpus_create(b, &entry, why);
 	if (r < 0)
 		goto out_machine;
-	r = processor_enter_kernel(&b->cpu, &entry, why);
-	if (r < 0)
-		goto out_cpu;
 	return 0;
-out_cpu:
-	processor_destroy(&b->cpu);
 out_machine:
 	machine_destroy(&b->machine);
 out_ram:
@@ -241,62 +289,92 @@ out_ram:
 
 static void machine_power_off(struct board *b)
 {
-	processor_destroy(&b->cpu);
+	cpus_destroy(b);
 	machine_destroy(&b->machine);
 	ram_destroy(&b->ram);
 }
 
 static void *processor_thread(void *argument)
 {
-	struct board *b = argument;
+	struct board_cpu *cpu = argument;
 
-	exits_run(&b->exits);
-	atomic_store(&b->thread_done, true);
-	console_stop(b->console);
+	exits_run(&cpu->exits);
+	atomic_store(&cpu->done, true);
+	kick(cpu->board);
 	return NULL;
 }
 
-/* A kick may come just before KVM_RUN looks: repeat it. False: the processor does not come back. */
-static bool processor_join(struct board *b)
+/* 0 or an errno; those that were started are to be joined in both cases. */
+static int cpus_start(struct board *b)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < b->config->cpus && r == 0; i++) {
+		struct board_cpu *cpu = &b->cpus[i];
+
+		r = pthread_create(&cpu->thread, NULL, processor_thread, cpu);
+		atomic_store(&cpu->started, r == 0);
+	}
+	return r;
+}
+
+static bool cpus_done(const struct board *b)
+{
+	for (unsigned i = 0; i < b->config->cpus; i++)
+		if (atomic_load(&b->cpus[i].started) && !atomic_load(&b->cpus[i].done))
+			return false;
+	return true;
+}
+
+/* A kick may come just before KVM_RUN looks: repeat it. False: a processor does not come back. */
+static bool cpus_join(struct board *b)
 {
 	const struct timespec pause = { 0, KICK_MS * 1000000l };
 
-	for (unsigned i = 0; !atomic_load(&b->thread_done) && i < KICK_TRIES; i++) {
-		__atomic_store_n(&b->cpu.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-		pthread_kill(b->thread, KICK_SIGNAL);
+	for (unsigned i = 0; !cpus_done(b) && i < KICK_TRIES; i++) {
+		cpus_kick(b);
 		nanosleep(&pause, NULL);
 	}
-	if (!atomic_load(&b->thread_done))
+	if (!cpus_done(b))
 		return false;
-	pthread_join(b->thread, NULL);
+	for (unsigned i = 0; i < b->config->cpus; i++)
+		if (atomic_load(&b->cpus[i].started))
+			pthread_join(b->cpus[i].thread, NULL);
 	return true;
+}
+
+static void counters_print(struct board *b)
+{
+	kvmdev_print_counters(&b->dev, b->machine.fd);
+	for (unsigned i = 0; i < b->config->cpus; i++)
+		kvmdev_print_cpu_counters(&b->dev, b->cpus[i].processor.fd, i);
 }
 
 /* From power-on to the end of one machine; 0, or an exit status in negative. */
 static int machine_run(struct board *b, struct why *why)
 {
-	int r = machine_power_on(b, why);
+	int r;
 
+	b->ending = (struct ending){ .end = VM_RUNNING };
+	r = machine_power_on(b, why);
 	if (r < 0)
 		return r;
-	b->exits = (struct exits){ .ops = &board_exits, .owner = b, .cpu = &b->cpu };
-	atomic_store(&b->thread_done, false);
 	console_open(b->console);
-	r = pthread_create(&b->thread, NULL, processor_thread, b);
-	if (r) {
-		machine_power_off(b);
-		why_set(why, r, "cannot start a thread for the processor: %s", strerror(r));
-		return -STATUS_DEVICE;
-	}
-	console_run(b->console);
-	if (!processor_join(b)) {
+	r = cpus_start(b);
+	if (r)
+		ending_fail(&b->ending, STATUS_DEVICE,
+			    "cannot start a thread for each processor: %s", strerror(r));
+	else
+		console_run(b->console);
+	if (!cpus_join(b)) {
 		terminal_restore();
-		say("the processor did not stop; leaving without it");
+		say("a processor did not stop; leaving without it");
 		_exit(b->end_signal ? STATUS_SIGNAL + b->end_signal : STATUS_INTERNAL);
 	}
-	report_add(&b->report, &b->exits);
+	for (unsigned i = 0; i < b->config->cpus; i++)
+		report_add(&b->report, &b->cpus[i].exits);
 	if (b->config->verbose)
-		kvmdev_print_counters(&b->dev, b->machine.fd, b->cpu.fd);
+		counters_print(b);
 	machine_power_off(b);
 	return 0;
 }
@@ -312,7 +390,7 @@ static int board_loop(struct board *b)
 
 	for (;;) {
 		const int r = machine_run(b, &why);
-		const enum vm_end end = (enum vm_end)atomic_load(&b->exits.end);
+		const enum vm_end end = ending_get(&b->ending);
 
 		if (r < 0) {
 			terminal_restore();
@@ -320,7 +398,7 @@ static int board_loop(struct board *b)
 			return -r;
 		}
 		if (!is_reset(end) || b->config->no_reboot)
-			return report_finish(&b->report, b->config, &b->exits, b->end_signal);
+			return report_finish(&b->report, b->config, &b->ending, b->end_signal);
 		if (b->config->verbose)
 			say("the guest %s; starting again",
 			    end == VM_RESET ? "resets" : "ended in a triple fault");
@@ -367,8 +445,11 @@ int board_run(const struct vmm_config *config)
 	struct why why;
 	int status = STATUS_USAGE;
 
-	if (!b) {
+	if (b)
+		b->cpus = calloc(config->cpus, sizeof(*b->cpus));
+	if (!b || !b->cpus) {
 		say("no memory for the board");
+		free(b);
 		return STATUS_USAGE;
 	}
 	b->config = config;
@@ -388,10 +469,12 @@ int board_run(const struct vmm_config *config)
 	if (devices_create(b) == 0)
 		status = board_start(b);
 	i16550_destroy(&b->com1);
+	bus_destroy(&b->bus);
 	kvmdev_close(&b->dev);
 out_kernel:
 	kernel_free(&b->kernel);
 out:
+	free(b->cpus);
 	free(b);
 	return status;
 }

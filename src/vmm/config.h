@@ -5,6 +5,8 @@
 
 #include "base/types.h"
 
+#define VMM_MAX_CPUS 64u
+
 struct vmm_config {
 	const char *kernel; /* path; needed unless flat is given */
 	const u8 *initrd;   /* NULL: none */

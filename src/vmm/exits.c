@@ -7,24 +7,23 @@
 #include <stdio.h>
 #include <string.h>
 
-void exits_end(struct exits *x, enum vm_end how)
+void ending_set(struct ending *e, enum vm_end how)
 {
-	int running = VM_RUNNING;
-
-	atomic_compare_exchange_strong(&x->end, &running, (int)how);
+	if (!atomic_exchange(&e->claimed, true))
+		atomic_store_explicit(&e->end, (int)how, memory_order_release);
 }
 
-void exits_fail(struct exits *x, int status, const char *format, ...)
+void ending_fail(struct ending *e, int status, const char *format, ...)
 {
 	va_list args;
 
-	if (atomic_load(&x->end) != VM_RUNNING)
+	if (atomic_exchange(&e->claimed, true))
 		return;
 	va_start(args, format);
-	vsnprintf(x->why.text, sizeof(x->why.text), format, args);
+	vsnprintf(e->why.text, sizeof(e->why.text), format, args);
 	va_end(args);
-	x->status = status;
-	exits_end(x, VM_FAILED);
+	e->status = status;
+	atomic_store_explicit(&e->end, VM_FAILED, memory_order_release);
 }
 
 static void exit_io(struct exits *x, struct kvm_run *run)
@@ -44,9 +43,9 @@ static void exit_hlt(struct exits *x, struct kvm_run *run)
 {
 	(void)run;
 	if (x->ops->halt_ends)
-		exits_end(x, VM_POWEROFF);
+		ending_set(x->ending, VM_POWEROFF);
 	else
-		exits_fail(x, STATUS_UNEXPECTED,
+		ending_fail(x->ending, STATUS_UNEXPECTED,
 			   "the device gave KVM_EXIT_HLT although it has the "
 			   "interrupt controllers; report this");
 }
@@ -54,12 +53,12 @@ static void exit_hlt(struct exits *x, struct kvm_run *run)
 static void exit_shutdown(struct exits *x, struct kvm_run *run)
 {
 	(void)run;
-	exits_end(x, VM_TRIPLE_FAULT);
+	ending_set(x->ending, VM_TRIPLE_FAULT);
 }
 
 static void exit_fail_entry(struct exits *x, struct kvm_run *run)
 {
-	exits_fail(x, STATUS_ENTRY,
+	ending_fail(x->ending, STATUS_ENTRY,
 		   "the processor cannot be entered (KVM_EXIT_FAIL_ENTRY, reason 0x%llx); the "
 		   "state that the guest made is invalid",
 		   (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
@@ -88,7 +87,7 @@ static void exit_internal(struct exits *x, struct kvm_run *run)
 	kvmdev_ioctl_ptr(x->cpu->machine->dev, x->cpu->fd, KVM_GET_REGS, &regs);
 	if (is_emulation)
 		instruction_text(run, bytes, sizeof(bytes));
-	exits_fail(x, STATUS_INTERNAL,
+	ending_fail(x->ending, STATUS_INTERNAL,
 		   "the device gave up at RIP 0x%llx (KVM_EXIT_INTERNAL_ERROR, suberror %u%s%s)",
 		   (unsigned long long)regs.rip, run->internal.suberror,
 		   is_emulation ? ": an instruction that it cannot emulate" : "", bytes);
@@ -98,13 +97,13 @@ static void exit_system_event(struct exits *x, struct kvm_run *run)
 {
 	switch (run->system_event.type) {
 	case KVM_SYSTEM_EVENT_SHUTDOWN:
-		exits_end(x, VM_POWEROFF);
+		ending_set(x->ending, VM_POWEROFF);
 		break;
 	case KVM_SYSTEM_EVENT_RESET:
-		exits_end(x, VM_RESET);
+		ending_set(x->ending, VM_RESET);
 		break;
 	default:
-		exits_fail(x, STATUS_CRASHED, "the guest reports that it crashed (system event %u)",
+		ending_fail(x->ending, STATUS_CRASHED, "the guest reports that it crashed (system event %u)",
 			   run->system_event.type);
 	}
 }
@@ -149,7 +148,7 @@ static void exit_serve(struct exits *x)
 	const u32 reason = run->exit_reason;
 
 	if (reason >= EXIT_REASONS || !exit_rows[reason].handle) {
-		exits_fail(x, STATUS_UNEXPECTED,
+		ending_fail(x->ending, STATUS_UNEXPECTED,
 			   "the device gave exit %u (%s), which this board "
 			   "does not know",
 			   reason, exit_name(reason) ? exit_name(reason) : "?");
@@ -163,7 +162,7 @@ void exits_run(struct exits *x)
 {
 	const struct kvmdev *dev = x->cpu->machine->dev;
 
-	while (atomic_load_explicit(&x->end, memory_order_relaxed) == VM_RUNNING) {
+	while (ending_get(x->ending) == VM_RUNNING) {
 		const int r = kvmdev_ioctl(dev, x->cpu->fd, KVM_RUN, 0);
 
 		if (r == 0)
@@ -171,7 +170,7 @@ void exits_run(struct exits *x)
 		else if (r == -EINTR || r == -EAGAIN)
 			x->signals++;
 		else
-			exits_fail(x, STATUS_INTERNAL, "the device %s refuses KVM_RUN: %s",
+			ending_fail(x->ending, STATUS_INTERNAL, "the device %s refuses KVM_RUN: %s",
 				   dev->path, strerror(-r));
 	}
 }

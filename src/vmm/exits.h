@@ -12,6 +12,14 @@
 
 struct exits;
 
+/* How a VM ends: one for all its processors. */
+struct ending {
+	atomic_bool claimed; /* the first to set it says how */
+	atomic_int end;	     /* enum vm_end; written last */
+	int status;	     /* of VM_FAILED */
+	struct why why;
+};
+
 /* What a board does with an exit that asks something of it. */
 struct exits_ops {
 	void (*io)(void *owner, const struct kvm_run *run, u8 *data);
@@ -23,23 +31,25 @@ struct exits {
 	const struct exits_ops *ops;
 	void *owner;
 	struct processor *cpu;
-	atomic_int end; /* enum vm_end */
+	struct ending *ending;
 	u64 counts[EXIT_REASONS];
 	u64 signals; /* KVM_RUN was interrupted */
-	int status;  /* of VM_FAILED */
-	struct why why;
 };
 
 const char *exit_name(u32 reason); /* "io", or NULL */
 
-/* Ask for the end, from a device or another thread; the first one counts. */
-void exits_end(struct exits *x, enum vm_end how);
+/* Ask for the end, from a device, another thread or a signal handler; the first one counts. */
+void ending_set(struct ending *e, enum vm_end how);
+static inline enum vm_end ending_get(const struct ending *e)
+{
+	return (enum vm_end)atomic_load_explicit(&e->end, memory_order_acquire);
+}
 
 /* Fail with a status and a line. */
-void exits_fail(struct exits *x, int status, const char *format, ...)
+void ending_fail(struct ending *e, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* Run until exits_end() has been called by anybody. */
+/* Run until ending_set() has been called by anybody. The processor's thread. */
 void exits_run(struct exits *x);
 
 #endif

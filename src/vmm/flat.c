@@ -29,6 +29,7 @@ struct flat {
 	struct ram ram;
 	struct machine machine;
 	struct processor cpu;
+	struct ending ending;
 	struct exits exits;
 	struct record records[RECORDS_MAX];
 	u64 record_count; /* also of those that found no room */
@@ -74,7 +75,7 @@ static void interrupt(int signal)
 	struct flat *f = interrupted;
 
 	f->end_signal = signal;
-	exits_end(&f->exits, VM_SIGNAL);
+	ending_set(&f->ending, VM_SIGNAL);
 	__atomic_store_n(&f->cpu.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -261,7 +262,7 @@ static void print_json(const struct flat *f, const struct kvm_regs *regs,
 
 static int flat_tell(struct flat *f)
 {
-	const int status = report_status(&f->exits, f->end_signal);
+	const int status = report_status(&f->ending, f->end_signal);
 	struct kvm_regs regs = { 0 };
 	struct kvm_sregs sregs = { 0 };
 
@@ -272,10 +273,10 @@ static int flat_tell(struct flat *f)
 	else
 		print_text(f, &regs, &sregs);
 	fflush(stdout);
-	if (f->exits.end == VM_FAILED)
-		say("%s", f->exits.why.text);
+	if (ending_get(&f->ending) == VM_FAILED)
+		say("%s", f->ending.why.text);
 	if (f->config->verbose)
-		kvmdev_print_counters(&f->dev, f->machine.fd, f->cpu.fd);
+		kvmdev_print_counters(&f->dev, f->machine.fd);
 	return status;
 }
 
@@ -333,6 +334,7 @@ int flat_run(const struct vmm_config *config)
 		f->exits.ops = &flat_exits;
 		f->exits.owner = f;
 		f->exits.cpu = &f->cpu;
+		f->exits.ending = &f->ending;
 		signals_take(f);
 		exits_run(&f->exits);
 		status = flat_tell(f);

@@ -81,12 +81,21 @@ static void counters_print(const struct kvmdev *dev, int fd, const char *label)
 	close(stats);
 }
 
-void kvmdev_print_counters(const struct kvmdev *dev, int vm, int vcpu)
+/* Ours are those of all processors together. */
+void kvmdev_print_counters(const struct kvmdev *dev, int vm)
 {
-	if (dev->ops == &ours) {
+	if (dev->ops == &ours)
 		anykvm_print_counters(vm, stderr);
+	else
+		counters_print(dev, vm, "vm");
+}
+
+void kvmdev_print_cpu_counters(const struct kvmdev *dev, int vcpu, unsigned index)
+{
+	char label[24];
+
+	if (dev->ops == &ours)
 		return;
-	}
-	counters_print(dev, vm, "vm");
-	counters_print(dev, vcpu, "vcpu");
+	snprintf(label, sizeof(label), "vcpu%u", index);
+	counters_print(dev, vcpu, label);
 }

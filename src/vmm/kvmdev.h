@@ -29,8 +29,9 @@ void kvmdev_close(struct kvmdev *dev);
 /* One request on a descriptor of this device: the result, or -errno. */
 int kvmdev_ioctl(const struct kvmdev *dev, int fd, unsigned long request, unsigned long argument);
 
-/* Counters of a VM and of one of its processors, on stderr. */
-void kvmdev_print_counters(const struct kvmdev *dev, int vm, int vcpu);
+/* Counters of a VM, and what the device counts for each of its processors, on stderr. */
+void kvmdev_print_counters(const struct kvmdev *dev, int vm);
+void kvmdev_print_cpu_counters(const struct kvmdev *dev, int vcpu, unsigned index);
 
 #define kvmdev_ioctl_ptr(dev, fd, request, p)                                                      \
 	kvmdev_ioctl(dev, fd, request, (unsigned long)(uintptr_t)(p))

@@ -29,11 +29,18 @@ static int slot_set(const struct machine *vm, u32 slot, gpa_t gpa, u64 size, con
 		.memory_size = size,
 		.userspace_addr = (uintptr_t)host,
 	};
+	int r;
 
 	if (!size)
 		return 0;
-	return machine_request(vm, vm->fd, KVM_SET_USER_MEMORY_REGION, &region,
-			       "a memory slot (KVM_SET_USER_MEMORY_REGION)", why);
+	r = kvmdev_ioctl_ptr(vm->dev, vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+	if (r < 0)
+		return why_set(why, -r,
+			       "the device %s refuses %llu MiB of memory at 0x%llx: %s; give a "
+			       "smaller --mem",
+			       vm->dev->path, (unsigned long long)(size >> 20),
+			       (unsigned long long)gpa, strerror(-r));
+	return 0;
 }
 
 static int irqchip_create(struct machine *vm, struct why *why)

@@ -4,6 +4,7 @@
 #define VMM_MACHINE_H
 
 #include <linux/kvm.h>
+#include <sys/mman.h>
 
 #include "vmm/kvmdev.h"
 #include "vmm/ram.h"
@@ -29,6 +30,8 @@ int machine_create(struct machine *vm, const struct kvmdev *dev, const struct ra
 void machine_destroy(struct machine *vm); /* after its vCPUs */
 
 int machine_irq_line(const struct machine *vm, unsigned gsi, int level);
+
+#define PROCESSOR_NONE (struct processor){ .fd = -1, .run = MAP_FAILED }
 
 /* @cpu: as --cpu gives it. The registers are those of a reset. */
 int processor_create(struct processor *cpu, struct machine *vm, unsigned index, unsigned count,

@@ -96,7 +96,8 @@ static int lapic_set(struct processor *cpu, struct why *why)
 	if (r < 0)
 		return r;
 	/* The "virtual wire" of the MP specification: the 8259 reaches the first processor. */
-	memcpy(lapic.regs + LAPIC_LVT_LINT0, &lint0, 4);
+	if (cpu->index == 0)
+		memcpy(lapic.regs + LAPIC_LVT_LINT0, &lint0, 4);
 	memcpy(lapic.regs + LAPIC_LVT_LINT1, &lint1, 4);
 	return machine_request(vm, cpu->fd, KVM_SET_LAPIC, &lapic, "KVM_SET_LAPIC", why);
 }

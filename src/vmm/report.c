@@ -48,21 +48,21 @@ const char *report_end_name(enum vm_end end)
 	return end_rows[end].name;
 }
 
-int report_status(const struct exits *x, int signal)
+int report_status(const struct ending *e, int signal)
 {
-	const enum vm_end end = (enum vm_end)atomic_load(&x->end);
+	const enum vm_end end = ending_get(e);
 
 	if (end == VM_FAILED)
-		return x->status;
+		return e->status;
 	return end_rows[end].status + (end == VM_SIGNAL ? signal : 0);
 }
 
-static void print_json(const struct report *r, const struct exits *x, int status, double seconds)
+static void print_json(const struct report *r, const struct ending *e, int status, double seconds)
 {
 	json_t *root = json_object(), *exits = json_object();
 	char *text;
 
-	json_object_set_new(root, "end", json_string(report_end_name((enum vm_end)x->end)));
+	json_object_set_new(root, "end", json_string(report_end_name(ending_get(e))));
 	json_object_set_new(root, "status", json_integer(status));
 	json_object_set_new(root, "seconds", json_real(seconds));
 	json_object_set_new(root, "resets", json_integer(r->resets));
@@ -71,8 +71,8 @@ static void print_json(const struct report *r, const struct exits *x, int status
 			json_object_set_new(exits, exit_name(i),
 					    json_integer((json_int_t)r->counts[i]));
 	json_object_set_new(root, "exits", exits);
-	if (x->end == VM_FAILED)
-		json_object_set_new(root, "why", json_string(x->why.text));
+	if (ending_get(e) == VM_FAILED)
+		json_object_set_new(root, "why", json_string(e->why.text));
 	text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(6));
 	if (text) {
 		/* stdout is the guest's console. */
@@ -82,9 +82,9 @@ static void print_json(const struct report *r, const struct exits *x, int status
 	json_decref(root);
 }
 
-static void print_counters(const struct report *r, const struct exits *x, double seconds)
+static void print_counters(const struct report *r, const struct ending *e, double seconds)
 {
-	say("%s after %.3f s, %u resets", report_end_name((enum vm_end)x->end), seconds, r->resets);
+	say("%s after %.3f s, %u resets", report_end_name(ending_get(e)), seconds, r->resets);
 	for (u32 i = 0; i < EXIT_REASONS; i++)
 		if (r->counts[i] && exit_name(i))
 			say("exits %s %llu", exit_name(i), (unsigned long long)r->counts[i]);
@@ -94,23 +94,23 @@ static void print_counters(const struct report *r, const struct exits *x, double
 		say("mmio without a device %llu", (unsigned long long)r->mmio_unclaimed);
 }
 
-int report_finish(const struct report *r, const struct vmm_config *config, const struct exits *x,
+int report_finish(const struct report *r, const struct vmm_config *config, const struct ending *e,
 		  int signal)
 {
 	const double seconds = (double)(now_ns() - r->started_ns) / 1e9;
-	const int status = report_status(x, signal);
-	const enum vm_end end = (enum vm_end)atomic_load(&x->end);
+	const int status = report_status(e, signal);
+	const enum vm_end end = ending_get(e);
 
 	terminal_restore();
 	if (end == VM_FAILED)
-		say("%s", x->why.text);
+		say("%s", e->why.text);
 	else if (end == VM_TRIPLE_FAULT)
 		say("the guest ended in a triple fault");
 	else if (end == VM_SIGNAL)
 		say("ended by signal %d (%s)", signal, strsignal(signal));
 	if (config->verbose)
-		print_counters(r, x, seconds);
+		print_counters(r, e, seconds);
 	if (config->json)
-		print_json(r, x, status, seconds);
+		print_json(r, e, status, seconds);
 	return status;
 }

@@ -18,11 +18,11 @@ void report_start(struct report *r);
 void report_add(struct report *r, const struct exits *x);
 
 /* The last lines on stderr; returns the exit status of the process. */
-int report_finish(const struct report *r, const struct vmm_config *config, const struct exits *x,
+int report_finish(const struct report *r, const struct vmm_config *config, const struct ending *e,
 		  int signal);
 
 /* "power-off", "reset", ... */
 const char *report_end_name(enum vm_end end);
-int report_status(const struct exits *x, int signal);
+int report_status(const struct ending *e, int signal);
 
 #endif

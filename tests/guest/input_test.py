@@ -74,6 +74,8 @@ def main():
         for size in ("0", "abc", "-1", "12Q", "99999999999999999999G", "16777216T", ""):
             add(f"memory of '{size}'", "mem", "run", "--flat", f"{flat}@0x7c00", "--mem", size)
         add("too many processors", "cpus", "run", "--flat", f"{flat}@0x7c00", "--cpus", "5000")
+        add("several processors for a flat image", "cpus", "run", "--flat", f"{flat}@0x7c00", "--cpus", "2")
+        add("65 processors", "cpus", "run", "--cpus", "65")
         add("no processor", "cpus", "run", "--flat", f"{flat}@0x7c00", "--cpus", "0")
         add("an unknown processor", "cpu", "run", "--flat", f"{flat}@0x7c00", "--cpu", "z80")
         add("an unknown form", "engine", "run", "--flat", f"{flat}@0x7c00", "--engine", "warp")

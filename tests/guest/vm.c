@@ -17,7 +17,7 @@ long vm_ioctl(struct vm *vm, int fd, unsigned long request, unsigned long arg)
 	return r < 0 ? -errno : r;
 }
 
-static void must(struct vm *vm, int fd, unsigned long request, const void *arg, const char *name)
+static void must(struct vm *vm, int fd, unsigned long request, void *arg, const char *name)
 {
 	long r = vm_ioctl(vm, fd, request, (unsigned long)arg);
 
@@ -167,7 +167,7 @@ struct kvm_regs vm_regs(struct vm *vm)
 
 void vm_set_regs(struct vm *vm, const struct kvm_regs *regs)
 {
-	must(vm, vm->vcpu, KVM_SET_REGS, regs, "KVM_SET_REGS");
+	must(vm, vm->vcpu, KVM_SET_REGS, (void *)regs, "KVM_SET_REGS");
 }
 
 struct kvm_sregs vm_sregs(struct vm *vm)
@@ -180,7 +180,7 @@ struct kvm_sregs vm_sregs(struct vm *vm)
 
 void vm_set_sregs(struct vm *vm, const struct kvm_sregs *sregs)
 {
-	must(vm, vm->vcpu, KVM_SET_SREGS, sregs, "KVM_SET_SREGS");
+	must(vm, vm->vcpu, KVM_SET_SREGS, (void *)sregs, "KVM_SET_SREGS");
 }
 
 void vm_jump(struct vm *vm, uint64_t rip)

@@ -97,6 +97,13 @@ static void for_branch(struct start *s, const struct testcase *c, struct rng *r)
 		s->st.gpr[gpr_of(&c->ops[0])] = c->tail[rng_below(r, TAILS)];
 }
 
+/* The order in which a far frame is looked at is the processor's choice: no hole in it. */
+static void for_frame(struct start *s, const struct testcase *c, struct rng *r)
+{
+	if (c->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+		s->st.gpr[RSP] = ARENA + STACK_OFF + 0x400 + (rng_below(r, 0x1000) & ~7u);
+}
+
 static void for_loop(struct start *s, const struct testcase *c, struct rng *r)
 {
 	(void)c;
@@ -178,6 +185,8 @@ static const struct {
 	{ ZYDIS_MNEMONIC_XSAVEOPT64, for_xsave },   { ZYDIS_MNEMONIC_XRSTOR, for_xsave },
 	{ ZYDIS_MNEMONIC_XRSTOR64, for_xsave },	    { ZYDIS_MNEMONIC_ENTER, for_enter },
 	{ ZYDIS_MNEMONIC_CLZERO, for_clzero },	    { ZYDIS_MNEMONIC_XGETBV, for_lahf },
+	{ ZYDIS_MNEMONIC_RET, for_frame },	    { ZYDIS_MNEMONIC_IRET, for_frame },
+	{ ZYDIS_MNEMONIC_IRETD, for_frame },	    { ZYDIS_MNEMONIC_IRETQ, for_frame },
 	{ ZYDIS_MNEMONIC_RDPMC, for_lahf },
 };
 
@@ -193,18 +202,18 @@ void adjust_registers(struct start *s, const struct testcase *c, struct rng *r)
 		for_repeat(s, c, r);
 }
 
-static u8 *explicit_memory(const struct start *s, const struct testcase *c, u8 *image, unsigned n)
+static u8 *explicit_memory(const struct start *s, const struct testcase *c, unsigned n)
 {
 	for (unsigned i = 0; i < c->zi.operand_count_visible; i++)
 		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			return image_at(image, operand_address(&s->st, c, &c->ops[i]), n);
+			return image_at(operand_address(&s->st, c, &c->ops[i]), n);
 	return NULL;
 }
 
 /* An image of another state, with some components missing. */
-static void mem_xrstor(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_xrstor(struct start *s, const struct testcase *c, struct rng *r)
 {
-	u8 *p = explicit_memory(s, c, image, 64);
+	u8 *p = explicit_memory(s, c, 64);
 	const struct xstate_layout *l = xstate_layout();
 	u64 bv = rng_next(r) & state_mask;
 	unsigned size = XS_EXTENDED;
@@ -212,7 +221,7 @@ static void mem_xrstor(struct start *s, const struct testcase *c, struct rng *r,
 	for (unsigned i = 2; i < XC_COUNT; i++)
 		if (state_mask >> i & 1 && l->offset[i] + l->size[i] > size)
 			size = l->offset[i] + l->size[i];
-	p = explicit_memory(s, c, image, size);
+	p = explicit_memory(s, c, size);
 	if (!p || rng_chance(r, 10))
 		return;
 	memcpy(p, s->st.xsave, size);
@@ -223,18 +232,18 @@ static void mem_xrstor(struct start *s, const struct testcase *c, struct rng *r,
 	memcpy(p + XS_BV, &bv, 8);
 }
 
-static void mem_mxcsr(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_mxcsr(struct start *s, const struct testcase *c, struct rng *r)
 {
-	u8 *p = explicit_memory(s, c, image, 4);
+	u8 *p = explicit_memory(s, c, 4);
 	u32 v = 0x1f80 | (rng_next(r) & 0x603f);
 
 	if (p && rng_chance(r, 80))
 		memcpy(p, &v, 4);
 }
 
-static void mem_branch(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_branch(struct start *s, const struct testcase *c, struct rng *r)
 {
-	u8 *p = explicit_memory(s, c, image, 16);
+	u8 *p = explicit_memory(s, c, 16);
 	u64 target = c->tail[rng_below(r, TAILS)];
 	u16 sel = rng_chance(r, 70) ? USER_CS : 0xfff8;
 	unsigned n = c->zi.operand_width / 8;
@@ -246,10 +255,10 @@ static void mem_branch(struct start *s, const struct testcase *c, struct rng *r,
 		memcpy(p + n, &sel, 2);
 }
 
-static void mem_ret(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_ret(struct start *s, const struct testcase *c, struct rng *r)
 {
 	unsigned n = c->zi.operand_width / 8;
-	u8 *p = image_at(image, s->st.gpr[RSP], 40);
+	u8 *p = image_at(s->st.gpr[RSP], 40);
 	u64 frame[5] = { c->tail[rng_below(r, TAILS)], rng_chance(r, 80) ? USER_CS : 0xfff8 | 3,
 			 0x202 | (rng_next(r) & (FL_ARITH | FL_DF | FL_ID)), s->st.gpr[RSP] + 64, USER_SS };
 
@@ -258,9 +267,9 @@ static void mem_ret(struct start *s, const struct testcase *c, struct rng *r, u8
 }
 
 /* Flags that no processor in user mode trips over: TF, AC are left out. */
-static void mem_popf(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_popf(struct start *s, const struct testcase *c, struct rng *r)
 {
-	u8 *p = image_at(image, s->st.gpr[RSP], 8);
+	u8 *p = image_at(s->st.gpr[RSP], 8);
 	u64 v = rng_next(r) & ~(u64)(FL_TF | FL_AC);
 
 	(void)c;
@@ -268,38 +277,38 @@ static void mem_popf(struct start *s, const struct testcase *c, struct rng *r, u
 		memcpy(p, &v, 8);
 }
 
-static void mem_selector(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_selector(struct start *s, const struct testcase *c, struct rng *r)
 {
 	u16 sel = random_selector(r);
-	u8 *p = explicit_memory(s, c, image, 2);
+	u8 *p = explicit_memory(s, c, 2);
 
 	if (p)
 		memcpy(p, &sel, 2);
 }
 
-static void mem_pop(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_pop(struct start *s, const struct testcase *c, struct rng *r)
 {
 	u16 sel = random_selector(r);
-	u8 *p = image_at(image, s->st.gpr[RSP], 8);
+	u8 *p = image_at(s->st.gpr[RSP], 8);
 
 	if (p && c->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 	    ZydisRegisterGetClass(c->ops[0].reg.value) == ZYDIS_REGCLASS_SEGMENT)
 		memcpy(p, &sel, 2);
 }
 
-static void mem_far(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_far(struct start *s, const struct testcase *c, struct rng *r)
 {
 	u16 sel = random_selector(r);
-	u8 *p = explicit_memory(s, c, image, 10);
+	u8 *p = explicit_memory(s, c, 10);
 
 	if (p)
 		memcpy(p + c->zi.operand_width / 8, &sel, 2);
 }
 
 /* Compare and exchange: equal in every second state. */
-static void mem_cmpxchg(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+static void mem_cmpxchg(struct start *s, const struct testcase *c, struct rng *r)
 {
-	u8 *p = explicit_memory(s, c, image, 16);
+	u8 *p = explicit_memory(s, c, 16);
 	unsigned n = c->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 8 :
 		     c->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B	 ? 4 : 0;
 
@@ -312,7 +321,7 @@ static void mem_cmpxchg(struct start *s, const struct testcase *c, struct rng *r
 
 static const struct {
 	u16 mnemonic;
-	void (*fn)(struct start *s, const struct testcase *c, struct rng *r, u8 *image);
+	void (*fn)(struct start *s, const struct testcase *c, struct rng *r);
 } memories[] = {
 	{ ZYDIS_MNEMONIC_XRSTOR, mem_xrstor },	   { ZYDIS_MNEMONIC_XRSTOR64, mem_xrstor },
 	{ ZYDIS_MNEMONIC_FXRSTOR, mem_xrstor },	   { ZYDIS_MNEMONIC_FXRSTOR64, mem_xrstor },
@@ -329,14 +338,14 @@ static const struct {
 	{ ZYDIS_MNEMONIC_CMPXCHG16B, mem_cmpxchg },
 };
 
-void adjust_memory(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+void adjust_memory(struct start *s, const struct testcase *c, struct rng *r)
 {
 	const ZydisDecodedOperand *op = &c->ops[0];
 
 	for (unsigned i = 0; i < ARRAY_SIZE(memories); i++)
 		if (memories[i].mnemonic == c->zi.mnemonic)
-			memories[i].fn(s, c, r, image);
+			memories[i].fn(s, c, r);
 	if (c->zi.mnemonic == ZYDIS_MNEMONIC_MOV && op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
 	    ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT)
-		mem_selector(s, c, r, image);
+		mem_selector(s, c, r);
 }

@@ -90,7 +90,7 @@ static void encode(const struct template *t, const struct fields *f, u8 bytes[15
 
 	if (f->seg)
 		put(&p, f->seg);
-	if (f->p67)
+	if (f->p67 || t->p67)
 		put(&p, 0x67);
 	if (t->encoding == LEGACY)
 		put_legacy(&p, t, f);
@@ -276,7 +276,6 @@ static const struct snippet {
 	{ 1, { 0xf9 } }, /* stc */
 	{ 1, { 0xf5 } }, /* cmc */
 	{ 4, { 0x49, 0x83, 0xfa, 0x05 } }, /* cmp r10, 5 */
-	{ 4, { 0x48, 0x0f, 0xa3, 0xd0 } }, /* bt rax, rdx */
 	{ 3, { 0x4d, 0x85, 0xff } }, /* test r15, r15 */
 	{ 1, { 0x90 } },
 }, behind[] = {
@@ -321,7 +320,7 @@ static void surround(struct testcase *c, struct rng *r)
 	u32 undefined = c->zi.cpu_flags ? c->zi.cpu_flags->undefined : 0;
 
 	c->nbefore = c->nbehind = 0;
-	if (rng_chance(r, 65)) {
+	if (rng_chance(r, 65) && !testcase_is_loose(c)) {
 		c->nbefore = fill(c->before, before, ARRAY_SIZE(before), rng_below(r, 4), 0, r);
 		c->nbehind = fill(c->behind, behind, ARRAY_SIZE(behind), rng_below(r, 5), undefined, r);
 	}

@@ -21,6 +21,7 @@ static const struct {
 	{ ZYDIS_MNEMONIC_SLDT, KERNEL },
 	{ ZYDIS_MNEMONIC_STR, KERNEL },
 	{ ZYDIS_MNEMONIC_SMSW, KERNEL },
+	{ ZYDIS_MNEMONIC_SYSEXIT, "privileged; AMD and Intel differ" },
 	{ ZYDIS_MNEMONIC_PUSHA, MODE32 },
 	{ ZYDIS_MNEMONIC_PUSHAD, MODE32 },
 	{ ZYDIS_MNEMONIC_POPA, MODE32 },
@@ -65,6 +66,7 @@ static u16 row_of_isa[ZYDIS_ISA_SET_MAX_VALUE + 1];
 static u32 key_hash[KEY_HASH]; /* index plus one */
 
 static ZydisDecoder decoder;
+static bool is_amd;
 
 static void rows_make(void)
 {
@@ -80,10 +82,8 @@ static void rows_make(void)
 		if (row_of_mnemonic[excused[i].mnemonic])
 			rows[row_of_mnemonic[excused[i].mnemonic] - 1].reason = excused[i].reason;
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	/* 66h on a near branch: AMD cuts the target to 16 bits, Intel ignores it. */
 	__builtin_cpu_init();
-	if (__builtin_cpu_is("amd"))
-		ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_TRUE);
+	is_amd = __builtin_cpu_is("amd");
 }
 
 bool insn_decode(const u8 *bytes, ZydisDecodedInstruction *zi, ZydisDecodedOperand *ops)
@@ -158,6 +158,9 @@ static void try(const struct template *t)
 		row = row_of_mnemonic[ZYDIS_MNEMONIC_CMPSQ];
 	if (!row)
 		return;
+	/* DIFFERS: 66h on a near branch. AMD cuts the target to 16 bits; Intel and we ignore it. */
+	if (is_amd && t->p66 && zi.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
+		return;
 	key = form_key(t, &zi, ops);
 	if (!key_is_new(key))
 		return;
@@ -184,6 +187,17 @@ static void try_modrm(struct template t)
 	}
 }
 
+/* Bytes that are no opcode: escapes, prefixes, VEX and EVEX. */
+static bool is_opcode(unsigned map, unsigned op)
+{
+	if (map == 1)
+		return op != 0x38 && op != 0x3a;
+	if (map > 1)
+		return true;
+	return op != 0x0f && (op & 0xf0) != 0x40 && (op & 0xe7) != 0x26 && (op < 0x64 || op > 0x67) &&
+	       op != 0xf0 && op != 0xf2 && op != 0xf3 && op != 0xc4 && op != 0xc5 && op != 0x62;
+}
+
 static void find_legacy(void)
 {
 	static const struct {
@@ -196,12 +210,21 @@ static void find_legacy(void)
 	for (unsigned map = 0; map < 4; map++)
 		for (unsigned p = 0; p < ARRAY_SIZE(prefixes); p++)
 			for (unsigned w = 0; w < 3; w++)
-				for (unsigned op = 0; op < 256; op++)
-					try_modrm((struct template){
+				for (unsigned op = 0; op < 256; op++) {
+					struct template t = {
 						.encoding = LEGACY, .map = map, .opcode = op,
 						.p66 = prefixes[p].p66, .pf3 = prefixes[p].pf3,
 						.pf2 = prefixes[p].pf2, .lock = prefixes[p].lock,
-						.w = w == 2, .rex = w > 0 });
+						.w = w == 2, .rex = w > 0,
+					};
+
+					if (!is_opcode(map, op))
+						continue;
+					try_modrm(t);
+					t.p67 = !map && (op & 0xfc) == 0xe0; /* JECXZ */
+					if (t.p67)
+						try_modrm(t);
+				}
 }
 
 static void find_vex(void)

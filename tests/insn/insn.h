@@ -49,7 +49,7 @@ enum encoding { LEGACY, VEX, EVEX };
 struct template {
 	u8 encoding, map, opcode;
 	u8 pp; /* VEX, EVEX; legacy: see below */
-	bool p66, pf3, pf2, lock, w;
+	bool p66, p67, pf3, pf2, lock, w;
 	u8 l; /* vector length field */
 	bool b, z;
 	u8 aaa;
@@ -129,17 +129,17 @@ struct outcome {
 	bool is_fast;
 };
 
-/* state.c: @image: content of the arena; its windows are filled. */
-void start_make(struct start *s, const struct testcase *c, struct rng *r, u8 *image);
+/* state.c: a state at random; fills its windows in the image. */
+void start_make(struct start *s, const struct testcase *c, struct rng *r);
 void state_init(void); /* layout of the XSAVE area */
 extern u64 state_mask; /* components */
 
 /* adjust.c: what single instructions need to do more than fault; before and after the windows are filled. */
 void adjust_registers(struct start *s, const struct testcase *c, struct rng *r);
-void adjust_memory(struct start *s, const struct testcase *c, struct rng *r, u8 *image);
-/* Linear address of operand @op, BT's offset left out. */
+void adjust_memory(struct start *s, const struct testcase *c, struct rng *r);
+/* Linear address of operand @op, BT's register offset included. */
 u64 operand_address(const struct state *st, const struct testcase *c, const ZydisDecodedOperand *op);
-u8 *image_at(u8 *image, u64 address, unsigned n); /* NULL: outside what is mapped and writable */
+u8 *image_at(u64 address, unsigned n); /* NULL: outside what is mapped and writable */
 
 /* native.c */
 extern u8 *const native_arena;
@@ -156,10 +156,14 @@ void guest_exit(void);
 void guest_code(const struct testcase *c);
 void guest_run(unsigned which, const struct testcase *c, const struct state *in, struct outcome *out);
 
+extern u8 image[ARENA_SIZE]; /* content of the arena at the start */
+
 /* compare.c: differences are printed to @f (may be NULL). Returns whether there are any. */
 bool outcome_differs(const struct testcase *c, const struct start *s, const struct outcome *native,
 		     const struct outcome *guest, FILE *f);
 bool memory_differs(const struct testcase *c, const struct start *s, const struct outcome *native, FILE *f);
 bool arena_differs(FILE *f);
+/* Whether some registers are not compared: nothing behind the instruction may use them. */
+bool testcase_is_loose(const struct testcase *c);
 
 #endif

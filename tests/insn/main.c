@@ -18,7 +18,7 @@ static struct options {
 	bool verbose;
 } options = { .seed = 1, .states = 100, .shards = 1, .shown = SHOWN_PER_ROW };
 
-static u8 image[ARENA_SIZE];
+u8 image[ARENA_SIZE];
 static u64 runs, mismatches;
 static struct {
 	char text[96], bytes[48];
@@ -99,7 +99,7 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	static struct outcome native, guest;
 	struct row *row = &rows[c->form->row];
 
-	start_make(&s, c, r, image);
+	start_make(&s, c, r);
 	restore(native_arena, &s);
 	native_run(c, &s.st, &native);
 	row->runs++;

@@ -188,6 +188,24 @@ static u64 pick_address(const struct testcase *c, unsigned size, struct rng *r)
 	return c->target;
 }
 
+/* BT, BTS, BTR, BTC with a register reach beyond the operand. */
+static u64 bit_bias(const struct state *st, const struct testcase *c)
+{
+	u64 v;
+
+	if (c->zi.meta.category != ZYDIS_CATEGORY_BITBYTE || c->ops[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return 0;
+	v = st->gpr[ZydisRegisterGetId(c->ops[1].reg.value)];
+	switch (c->zi.operand_width) {
+	case 16:
+		return ((s16)v >> 4) * 2;
+	case 32:
+		return ((s32)v >> 5) * 4;
+	default:
+		return ((s64)v >> 6) * 8;
+	}
+}
+
 u64 operand_address(const struct state *st, const struct testcase *c, const ZydisDecodedOperand *op)
 {
 	const ZydisDecodedOperandMem *m = &op->mem;
@@ -200,6 +218,8 @@ u64 operand_address(const struct state *st, const struct testcase *c, const Zydi
 	if (m->index != ZYDIS_REGISTER_NONE && m->type == ZYDIS_MEMOP_TYPE_MEM)
 		ea += (m->index == ZYDIS_REGISTER_AL ? st->gpr[RAX] & 0xff :
 						       st->gpr[ZydisRegisterGetId(m->index)]) * m->scale;
+	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+		ea += bit_bias(st, c);
 	if (c->zi.address_width == 32)
 		ea = (u32)ea;
 	return ea + (m->segment == ZYDIS_REGISTER_FS ? c->fs_base :
@@ -245,6 +265,8 @@ static bool is_stack(const ZydisDecodedOperand *op)
 
 static void aim_all(struct start *s, const struct testcase *c, bool hidden, struct rng *r)
 {
+	unsigned safe = ~0u;
+
 	for (unsigned i = 0; i < c->zi.operand_count; i++) {
 		const ZydisDecodedOperand *op = &c->ops[i];
 		u64 want;
@@ -253,13 +275,18 @@ static void aim_all(struct start *s, const struct testcase *c, bool hidden, stru
 		    (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN) != hidden)
 			continue;
 		want = pick_address(c, op->size / 8 ? op->size / 8 : 8, r);
+		/* Which of two bad addresses counts is the processor's choice. */
+		if (safe != ~0u && i > safe && !image_at(want, op->size / 8))
+			want = c->target;
+		if (!image_at(want, op->size / 8))
+			safe = i;
 		if (is_stack(op) && rng_chance(r, 80))
 			want = ARENA + STACK_OFF + 0x100 + (rng_below(r, STACK_SIZE - 0x200) & ~7u);
 		aim(&s->st, c, op, want, r);
 	}
 }
 
-u8 *image_at(u8 *image, u64 address, unsigned n)
+u8 *image_at(u64 address, unsigned n)
 {
 	u64 off = address - ARENA;
 
@@ -285,7 +312,7 @@ static void add_window(struct start *s, s64 lo, s64 hi)
 	}
 }
 
-static void fill_windows(struct start *s, struct rng *r, u8 *image)
+static void fill_windows(struct start *s, struct rng *r)
 {
 	for (unsigned i = 0; i < s->nwin; i++)
 		for (unsigned k = 0; k < s->win[i].len; k += 8)
@@ -316,7 +343,7 @@ static void choose_windows(struct start *s, const struct testcase *c)
 	}
 }
 
-void start_make(struct start *s, const struct testcase *c, struct rng *r, u8 *image)
+void start_make(struct start *s, const struct testcase *c, struct rng *r)
 {
 	memset(s, 0, offsetof(struct start, st.xsave));
 	for (unsigned i = 0; i < 16; i++)
@@ -330,8 +357,8 @@ void start_make(struct start *s, const struct testcase *c, struct rng *r, u8 *im
 	aim_all(s, c, false, r);
 	adjust_registers(s, c, r);
 	choose_windows(s, c);
-	fill_windows(s, r, image);
-	adjust_memory(s, c, r, image);
+	fill_windows(s, r);
+	adjust_memory(s, c, r);
 }
 
 void state_init(void)

@@ -5,6 +5,7 @@
 #include "base/bulk.h"
 #include "cpu/x86/access.h"
 #include "cpu/x86/mode.h"
+#include "cpu/x86/raise.h"
 #include "cpu/x86/vector.h"
 
 enum direction { PROBE, READ, WRITE };
@@ -25,8 +26,8 @@ static enum x86_status run_move(struct x86_cpu *cpu, gva_t lin, u8 *buf, unsigne
 }
 
 /* Each run of active bytes is one access. */
-static enum x86_status runs_move(struct x86_cpu *cpu, gva_t lin, u8 *buf, u64 mask, unsigned access,
-				 enum direction direction)
+static enum x86_status runs_move(struct x86_cpu *cpu, unsigned seg, gva_t lin, u8 *buf, u64 mask,
+				 unsigned access, enum direction direction)
 {
 	unsigned i = 0, first;
 
@@ -39,6 +40,8 @@ static enum x86_status runs_move(struct x86_cpu *cpu, gva_t lin, u8 *buf, u64 ma
 		}
 		for (first = i; i < 64 && mask >> i & 1; i++)
 			;
+		if (x86_is_64(cpu) && !(x86_is_canonical(cpu, lin + first) && x86_is_canonical(cpu, lin + i - 1)))
+			return x86_raise_error(cpu, seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 		st = run_move(cpu, lin + first, buf + first, i - first, access, direction);
 		if (st != X86_OK)
 			return st;
@@ -59,7 +62,7 @@ static enum x86_status operand_move(struct x86_cpu *cpu, const struct x86_insn *
 	x86_active_bytes(cpu, insn, &mask);
 	if (size < 64)
 		mask &= BIT_ULL(size) - 1;
-	return runs_move(cpu, lin, buf, mask, access, direction);
+	return runs_move(cpu, insn->seg, lin, buf, mask, access, direction);
 }
 
 enum x86_status x86_bounce_in(struct x86_cpu *cpu, const struct x86_insn *insn, gva_t lin,

@@ -81,8 +81,8 @@ static u32 make_value(const struct x86_host *host, u32 function, u32 index, unsi
 	case 4: /* caches are shared with nobody, one core per package */
 	case 0x8000001d:
 		return r[EAX] & 0x3fff;
-	case 7:
-		return 1;
+	case 7: /* last sub-leaf */
+		return 2;
 	case 0xb: /* level 0: threads, 1: cores; one of each */
 		return reg == EBX ? 1 : index | (index + 1) << 8;
 	case 0xd:

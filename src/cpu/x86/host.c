@@ -109,6 +109,8 @@ void x86_host_cpuid(const struct x86_host *host, u32 function, u32 index, u32 ou
 		if ((host->mask_level && f->level > host->mask_level) || f->xcr0 & ~host->xcr0)
 			out[f->reg] &= ~BIT(f->bit);
 	}
+	if (function == 7 && index == 0 && host->rdseed_off)
+		out[EBX] &= ~BIT(18);
 }
 
 static bool host_has(const struct x86_host *host, u32 function, u32 index, unsigned reg,
@@ -276,6 +278,27 @@ static void probe_features(struct x86_host *host)
 		host->virt_bits = 48;
 }
 
+/*
+ * Whether the kernel lists a flag. It hides what has an erratum (RDSEED that returns 0 as random), where
+ * CPUID in user mode still shows it. What cannot be read is believed.
+ */
+static bool kernel_lists(const char *flag)
+{
+	char line[8192];
+	FILE *f = fopen("/proc/cpuinfo", "re");
+	bool found = true;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, "flags", 5) == 0) {
+			found = strstr(line, flag) != NULL;
+			break;
+		}
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
 static int parse_mask(const char *mask)
 {
 	if (!mask || !*mask)
@@ -303,6 +326,7 @@ int x86_host_probe(struct x86_host *host, const char *mask, const char **why)
 	/* Hygon is AMD's design: its rules for branches and SYSCALL are AMD's. */
 	host->intel = out[EBX] == 0x756e6547 || out[EBX] == 0x746e6543;
 	host->amd = !host->intel;
+	host->rdseed_off = !kernel_lists(" rdseed");
 	probe_xcr0(host);
 	host->level = 1;
 	while (host->level < 4 &&

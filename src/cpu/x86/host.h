@@ -9,7 +9,7 @@
 struct x86_host {
 	bool intel, amd;
 	bool xsave, xsaveopt, xsavec; /* XSAVE and enabled by the OS */
-	bool xinuse; /* XGETBV with ECX = 1 */
+	bool xinuse;		      /* XGETBV with ECX = 1 */
 	bool avx, avx2, avx512, bmi1, bmi2, fsgsbase, lahf64, cx16, erms, fsrm;
 	u64 xcr0;	/* state components that the guest may have: 3, 7 or 0xe7 */
 	u32 xsave_size; /* bytes of the standard-format area for xcr0 */
@@ -18,6 +18,7 @@ struct x86_host {
 	u8 phys_bits, virt_bits;
 	u8 level;      /* x86-64-vN that is left after masking: 1-4 */
 	u8 mask_level; /* level that the mask named; 0: no mask, what is beyond every level stays */
+	bool rdseed_off; /* the host's kernel has taken RDSEED away: it is broken here */
 };
 
 /*

@@ -53,6 +53,9 @@ struct msr {
 
 #define NO_FIELD 0xffffffffu
 
+/* AMD has the revision in the low half; the row has Intel's. Both as KVM's. */
+#define UCODE_REV_AMD 0x01000065
+
 static u64 *msr_field(struct x86_cpu *cpu, const struct msr *m, u32 index)
 {
 	return (u64 *)((char *)cpu + m->field) + (index - m->first);
@@ -511,6 +514,8 @@ void x86_msr_reset(struct x86_cpu *cpu)
 		for (u32 j = 0; j < m->count; j++)
 			*msr_field(cpu, m, m->first + j) = m->reset;
 	}
+	if (!cpu->intel)
+		cpu->ucode_rev = UCODE_REV_AMD;
 }
 
 const char *x86_msr_name(u32 index)

@@ -128,6 +128,8 @@ enum x86_status x86_op_load_far(struct x86_cpu *cpu, const struct x86_insn *insn
 	}
 	if (!insn->has_mem)
 		return x86_raise_ud(cpu);
+	if (size == 8 && !cpu->intel) /* AMD processors know no m16:64 */
+		size = 4;
 	st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), raw, size + 2);
 	if (st == X86_OK)
 		st = x86_load_segment(cpu, sreg, (u16)(raw[size] | raw[size + 1] << 8));
@@ -446,17 +448,23 @@ enum x86_status x86_op_swapgs(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return X86_OK;
 }
 
+/* 66h changes nothing. */
+static unsigned base_size(const struct x86_insn *insn)
+{
+	return insn->prefixes & INSN_REX_W ? 8 : 4;
+}
+
 static enum x86_status base_read(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned sreg)
 {
 	if (!x86_is_64(cpu) || !(cpu->cr4 & CR4_FSGSBASE))
 		return x86_raise_ud(cpu);
-	x86_gpr_write(cpu, insn->rm & 15, cpu->seg[sreg].base, insn->opsize);
+	x86_gpr_write(cpu, insn->rm & 15, cpu->seg[sreg].base, base_size(insn));
 	return X86_OK;
 }
 
 static enum x86_status base_write(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned sreg)
 {
-	u64 v = x86_gpr_sized(cpu, insn->rm & 15, insn->opsize);
+	u64 v = x86_gpr_sized(cpu, insn->rm & 15, base_size(insn));
 
 	if (!x86_is_64(cpu) || !(cpu->cr4 & CR4_FSGSBASE))
 		return x86_raise_ud(cpu);

@@ -41,6 +41,8 @@ static enum x86_status far_operand(struct x86_cpu *cpu, const struct x86_insn *i
 		t->offset = insn->opsize == 2 ? (u16)insn->imm : (u32)insn->imm;
 		return X86_OK;
 	}
+	if (t->size == 8 && !cpu->intel) /* AMD processors know no m16:64 */
+		t->size = 4;
 	st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), raw, t->size + 2);
 	if (st)
 		return st;

@@ -179,6 +179,49 @@ static bool class_suppresses(ZydisExceptionClass c)
 	}
 }
 
+/* Zydis has these in class E4. */
+static bool mnemonic_suppresses(ZydisMnemonic m)
+{
+	return m != ZYDIS_MNEMONIC_VCVTNE2PS2BF16 && m != ZYDIS_MNEMONIC_VGF2P8AFFINEQB &&
+	       m != ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB;
+}
+
+static bool may_be_unaligned(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Alignment that the processor asks for, whatever AC says. */
+static u8 alignment_of(const ZydisDecodedInstruction *zi, const struct decoded *d)
+{
+	const struct x86_insn *insn = &d->insn;
+
+	switch (zi->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_AVX1:
+	case ZYDIS_EXCEPTION_CLASS_E1:
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
+		return insn->memsize;
+	default:
+		break;
+	}
+	if (zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+		return 16;
+	return d->enc == ENC_LEGACY && d->state == STATE_SSE && insn->memsize == 16 && !may_be_unaligned(zi->mnemonic) ?
+		       16 : 0;
+}
+
 static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, struct x86_insn *insn)
 {
 	const ZydisDecodedOperand *mem = NULL;
@@ -209,7 +252,8 @@ static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 		break;
 	}
 	if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 ||
-	    zi->avx.mask.reg > ZYDIS_REGISTER_K7 || !class_suppresses(zi->meta.exception_class))
+	    zi->avx.mask.reg > ZYDIS_REGISTER_K7 || !class_suppresses(zi->meta.exception_class) ||
+	    !mnemonic_suppresses(zi->mnemonic))
 		return;
 	insn->mask = zi->avx.mask.reg - ZYDIS_REGISTER_K0;
 	insn->mask_kind = mask_is_packed(zi->mnemonic)				   ? INSN_MASK_K_PACKED :
@@ -343,7 +387,8 @@ static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruc
 		d->state = d->enc == ENC_EVEX ? STATE_AVX512 : STATE_AVX;
 	else if (d->insn.op == X86_OP_maskmov)
 		d->state = isa - 1;
-	if (!host_can(host, d))
+	/* PREFETCH of a register: #UD on AMD processors, NOP on Intel's. */
+	if (!host_can(host, d) || (host->amd && zi->mnemonic == ZYDIS_MNEMONIC_NOP && zi->opcode == 0x0d))
 		d->cls = CLS_UD;
 }
 
@@ -505,6 +550,15 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	decode_mask(&zi, ops, insn);
 	resolve_class(host, &zi, ops, out);
 	decode_flags(&zi, ops, out);
+	if (insn->has_mem)
+		insn->align = alignment_of(&zi, out);
+	if (zi.mnemonic == ZYDIS_MNEMONIC_PAUSE && out->rex & 1) {
+		/* F3 REX.B 90 is XCHG R8 with RAX; Zydis says PAUSE. */
+		out->gpr[out->ngpr].slot = SLOT_OPCODE;
+		out->gpr[out->ngpr].reg = R8;
+		out->gpr[out->ngpr].size = insn->opsize;
+		out->gpr[out->ngpr++].rw = INSN_READ | INSN_WRITE;
+	}
 	if (insn->has_mem && !out->has_modrm)
 		insn->reg = RAX; /* moffs */
 	if (out->cls == CLS_NATIVE)

@@ -52,6 +52,13 @@ static bool needs_flags(const struct tr *t, unsigned i)
 	       (d->fl_write && d->fl_write != FL_ARITH && t->form != FORM_FAST);
 }
 
+/* FNSTCW and FNSTSW: the memory forms of x87 that do not look for pending exceptions. */
+static bool is_fn(const struct decoded *d)
+{
+	return d->state == STATE_X87 && (d->insn.opcode == 0xd9 || d->insn.opcode == 0xdd) &&
+	       (d->insn.modrm >> 3 & 7) == 7;
+}
+
 void tr_native(struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
@@ -59,6 +66,8 @@ void tr_native(struct tr *t, unsigned i)
 	struct pool pool = { { 0 }, 0, 0 };
 	u8 scratch[ARRAY_SIZE(d->gpr)];
 
+	if (d->insn.has_mem && (d->state == STATE_X87 || d->state == STATE_MMX) && !is_fn(d))
+		emit8(&t->e, 0x9b); /* fwait: a pending exception comes before whatever the address does */
 	if (d->insn.has_mem)
 		tr_operand(t, i);
 	if (needs_flags(t, i))

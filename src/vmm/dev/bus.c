@@ -4,6 +4,17 @@
 
 #include <errno.h>
 
+void bus_init(struct bus *bus)
+{
+	*bus = (struct bus){ 0 };
+	pthread_mutex_init(&bus->lock, NULL);
+}
+
+void bus_destroy(struct bus *bus)
+{
+	pthread_mutex_destroy(&bus->lock);
+}
+
 int bus_add(struct bus *bus, const struct device *device)
 {
 	for (unsigned i = 0; i < device->window_count; i++) {
@@ -30,7 +41,7 @@ static u32 ones(unsigned size)
 
 /* The window that takes the whole access as it is, or NULL. */
 static const struct port_window *window_find(const struct bus *bus, u16 port, unsigned size,
-					     void **self)
+					     const struct device **device)
 {
 	const unsigned i = bus->window_of[port];
 	const struct port_window *w;
@@ -40,22 +51,36 @@ static const struct port_window *window_find(const struct bus *bus, u16 port, un
 	w = bus->windows[i - 1].window;
 	if (!(w->sizes & size) || (unsigned)(port - w->base) + size > w->count)
 		return NULL;
-	*self = bus->windows[i - 1].device->self;
+	*device = bus->windows[i - 1].device;
 	return w;
+}
+
+static void lock(struct bus *bus, const struct device *d)
+{
+	if (!d->has_lock)
+		pthread_mutex_lock(&bus->lock);
+}
+
+static void unlock(struct bus *bus, const struct device *d)
+{
+	if (!d->has_lock)
+		pthread_mutex_unlock(&bus->lock);
 }
 
 void bus_write(struct bus *bus, u16 port, unsigned size, u32 value)
 {
-	void *self;
-	const struct port_window *w = window_find(bus, port, size, &self);
+	const struct device *d;
+	const struct port_window *w = window_find(bus, port, size, &d);
 
 	if (w) {
+		lock(bus, d);
 		if (w->write)
-			w->write(self, port - w->base, size, value);
+			w->write(d->self, port - w->base, size, value);
+		unlock(bus, d);
 		return;
 	}
 	if (size == 1) {
-		bus->unclaimed++;
+		__atomic_add_fetch(&bus->unclaimed, 1, __ATOMIC_RELAXED);
 		return;
 	}
 	for (unsigned i = 0; i < size; i++)
@@ -64,14 +89,18 @@ void bus_write(struct bus *bus, u16 port, unsigned size, u32 value)
 
 u32 bus_read(struct bus *bus, u16 port, unsigned size)
 {
-	void *self;
-	const struct port_window *w = window_find(bus, port, size, &self);
+	const struct device *d;
+	const struct port_window *w = window_find(bus, port, size, &d);
 	u32 value = 0;
 
-	if (w)
-		return w->read ? w->read(self, port - w->base, size) & ones(size) : ones(size);
+	if (w) {
+		lock(bus, d);
+		value = w->read ? w->read(d->self, port - w->base, size) & ones(size) : ones(size);
+		unlock(bus, d);
+		return value;
+	}
 	if (size == 1) {
-		bus->unclaimed++;
+		__atomic_add_fetch(&bus->unclaimed, 1, __ATOMIC_RELAXED);
 		return 0xff;
 	}
 	for (unsigned i = 0; i < size; i++)

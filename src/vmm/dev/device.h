@@ -22,6 +22,7 @@ struct device {
 	unsigned window_count;
 	void (*reset)(void *self);
 	void *self;
+	bool has_lock; /* its operations may be called from several threads at once */
 };
 
 /* What a board gives its devices. */
