@@ -67,7 +67,14 @@ bench:
 	@tools/deps build run bench
 	@$(MAKE) --no-print-directory all
 	@$(BUILD)/anykvm fetch >/dev/null
+	@$(MAKE) --no-print-directory $(BUILD)/bench/exits
 	@bench/boot.py $(BUILD)/anykvm
+	@$(BUILD)/bench/exits
+	@bench/run.py $(BUILD)/anykvm $(ARGS)
+
+$(BUILD)/bench/exits: bench/exits.c include/anykvm/anykvm.h | $(BUILD)/build.ninja
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Iinclude -o $@ $< -L$(BUILD) -lanykvm '-Wl,-rpath,$$ORIGIN/..'
 
 # With DESTDIR and PREFIX as usual.
 install: $(BUILD)/build.ninja

@@ -159,14 +159,16 @@ class Machine:
     def run(self, workload, scale, timeout):
         """(seconds, checksum, seconds of processor time), or None when the guest's processor lacks
         what it needs; raises Failed."""
-        before = cpu_of(self.process.pid)
         try:
             self.process.stdin.write(f"{workload} {scale}\n".encode())
             self.process.stdin.flush()
         except BrokenPipeError:
             raise Failed(f"ended: {self.tail()}") from None
-        answer, = self.wait_line(rb"gbench: " + re.escape(workload.encode()) + rb" ([^\r\n]*)\r?\n",
-                                 timeout)
+        pattern = rb"gbench: " + re.escape(workload.encode()) + rb" ([^\r\n]*)\r?\n"
+        answer, = self.wait_line(pattern, timeout)
+        before = cpu_of(self.process.pid)
+        if answer == "begins":
+            answer, = self.wait_line(pattern, timeout)
         if answer == "absent":
             return None
         words = answer.split()

@@ -12,8 +12,6 @@ Results are data, never a pass or a failure; progress goes to stderr."""
 import argparse
 import json
 import os
-import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -21,9 +19,7 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
-sys.dont_write_bytecode = True
-import initrd as initramfs  # noqa: E402
+import benchlib
 
 MARK = b"bench: /init reached"
 INIT = b"""#!/bin/busybox sh
@@ -35,30 +31,17 @@ APPEND = "console=ttyS0 panic=-1"
 
 def machines(args, initrd):
     """{name: command} of what can run here."""
-    common = ["--kernel", args.kernel, "--initrd", initrd, "--append", APPEND, "--mem", args.mem,
-              "--no-reboot", "-v"]
-    commands = {form: [args.anykvm, "run", "--engine", form] + common for form in ("fast", "checked")}
-    qemu = shutil.which("qemu-system-x86_64")
-    if qemu:
-        for name, cpu in (("tcg", "qemu64"), ("tcg-max", "max")):
-            commands[name] = [qemu, "-accel", "tcg", "-cpu", cpu, "-smp", "1", "-m", args.mem,
-                              "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
-                              "-kernel", args.kernel, "-initrd", initrd, "-append", APPEND]
-    else:
-        print("bench/boot.py: no qemu-system-x86_64: no comparison (tools/deps bench)", file=sys.stderr)
+    commands = {form: benchlib.anykvm_command(args.anykvm, form, args.kernel, initrd, APPEND, args.mem)
+                for form in ("fast", "checked")}
+    for name, cpu in (("tcg", "qemu64"), ("tcg-max", "max")):
+        command = benchlib.qemu_command(args.kernel, initrd, APPEND, args.mem, cpu=cpu)
+        if command:
+            commands[name] = command
+        else:
+            print("bench/boot.py: no qemu-system-x86_64: no comparison (tools/deps bench)", file=sys.stderr)
     if args.only:
         commands = {k: v for k, v in commands.items() if k in args.only.split(",")}
     return commands
-
-
-def counters(text):
-    """The lines "anykvm: [label] name value" that -v prints, as a dictionary."""
-    found = {}
-    for line in text.decode(errors="replace").splitlines():
-        words = line.replace("anykvm:", "").split()
-        if 2 <= len(words) <= 3 and words[-1].replace(".", "", 1).isdigit():
-            found[".".join(words[:-1])] = float(words[-1]) if "." in words[-1] else int(words[-1])
-    return found
 
 
 def boot(command, timeout):
@@ -82,18 +65,6 @@ def boot(command, timeout):
         end = time.monotonic() - start
         messages.seek(0)
         return reached, end, status, console, messages.read()
-
-
-def host():
-    """What the figures were taken on."""
-    model = "unknown"
-    with open("/proc/cpuinfo", encoding="utf-8") as f:
-        for line in f:
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return {"cpu": model, "cpus": os.cpu_count(), "kernel": platform.release(),
-            "load": os.getloadavg()[0]}
 
 
 def summary(name, runs, tcg):
@@ -124,29 +95,29 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--timeout", type=float, default=300)
     args = parser.parse_args()
-    args.kernel = args.kernel or initramfs.kernel(args.anykvm)
+    args.kernel = args.kernel or benchlib.initramfs.kernel(args.anykvm)
     if not args.kernel:
         sys.exit("bench/boot.py: no kernel: 'anykvm fetch' says why; or give --kernel")
-    if not initramfs.busybox():
+    if not benchlib.initramfs.busybox():
         sys.exit("bench/boot.py: no busybox: make deps")
 
     runs = {}
     with tempfile.TemporaryDirectory() as folder:
         initrd = os.path.join(folder, "initrd.gz")
-        initramfs.make(initrd, INIT)
+        benchlib.initramfs.make(initrd, INIT)
         for number in range(args.rounds):
             for name, command in machines(args, initrd).items():
                 reached, end, status, console, messages = boot(command, args.timeout)
                 tail = (console[-400:] + messages[-400:]).decode(errors="replace")
                 runs.setdefault(name, []).append(
                     {"init": reached, "exit": end, "status": status, "tail": tail,
-                     "counters": counters(messages)})
+                     "counters": benchlib.counters(messages)})
                 shown = "failed" if reached is None else f"{reached:.2f} s"
                 print(f"round {number + 1}: {name}: {shown}, status {status}", file=sys.stderr)
     good = [r["init"] for r in runs.get("tcg", []) if r["init"] is not None]
     tcg = statistics.median(good) if good else None
     rows = [summary(name, rounds, tcg) for name, rounds in runs.items()]
-    print(json.dumps({"bench": "boot", "host": host(), "kernel": os.path.basename(args.kernel),
+    print(json.dumps({"bench": "boot", "host": benchlib.host(), "kernel": os.path.basename(args.kernel),
                       "mem": args.mem, "results": rows}, indent=2))
     return 0
 

@@ -63,16 +63,23 @@ static void exclusive_wait(const struct engine_vcpu *v)
 /* IN, but not while another vCPU runs alone. Whoever stops the others sets .exclusive first and then looks at .in. */
 static void come_in(struct engine_vcpu *v)
 {
+	struct engine *e = v->engine;
 	const struct engine_vcpu *owner;
+	bool waited = false;
 
 	for (;;) {
 		(void)__atomic_exchange_n(&v->requests.in, true, __ATOMIC_SEQ_CST);
-		owner = __atomic_load_n(&v->engine->exclusive, __ATOMIC_SEQ_CST);
+		owner = __atomic_load_n(&e->exclusive, __ATOMIC_SEQ_CST);
 		if (likely(!owner || owner == v))
-			return;
+			break;
 		vcpu_out(v);
+		if (!waited)
+			__atomic_add_fetch(&e->stopped, 1, __ATOMIC_SEQ_CST);
+		waited = true;
 		exclusive_wait(v);
 	}
+	if (unlikely(waited))
+		__atomic_sub_fetch(&e->stopped, 1, __ATOMIC_SEQ_CST);
 }
 
 static bool serve_once(struct engine_vcpu *v)
@@ -104,7 +111,6 @@ void requests_serve(struct engine_vcpu *v)
 	do {
 		if (unlikely(serve_once(v))) {
 			vcpu_out(v);
-			exclusive_wait(v);
 			come_in(v);
 		}
 	} while (unlikely(__atomic_load_n(&v->requests.wanted, __ATOMIC_SEQ_CST)));

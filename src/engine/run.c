@@ -62,30 +62,37 @@ static bool page_hold(struct engine_vcpu *v, gpa_t key)
 	gfn_t gfn = cache_gpa(key) >> PAGE_SHIFT;
 	struct slot *s = mem_slot_find(v->engine->mem, key >> 60, gfn, NULL);
 	struct code_page *p = cache_page_get(&v->cache, key, s ? slot_hva(s, gfn << PAGE_SHIFT) : NULL);
+	u64 serial;
 
 	if (!s || !p || p->serial == s->serial)
 		return true;
-	p->serial = s->serial;
+	serial = s->serial;
 	if (__atomic_load_n(&v->engine->nvcpus, __ATOMIC_SEQ_CST) == 1) {
 		if (!page_code_get(s, gfn))
 			tlb_drop_write(v, slot_hva(s, gfn << PAGE_SHIFT));
 		/* A vCPU that is made later takes no write tag: it sees the count. */
-		if (likely(__atomic_load_n(&v->engine->nvcpus, __ATOMIC_SEQ_CST) == 1))
+		if (likely(__atomic_load_n(&v->engine->nvcpus, __ATOMIC_SEQ_CST) == 1)) {
+			p->serial = serial;
 			return true;
+		}
 		page_code_put(s, gfn);
 	}
 	vcpu_out(v);
 	pthread_mutex_lock(&v->engine->lock);
 	vcpu_in(v);
-	/* The slot may be gone by now; then the count is of no consequence, and so is the page. */
+	/*
+	 * The slot may be gone by now. ->serial says that this vCPU is counted, so it is set with the count: stores that
+	 * vcpu_in() serves may take both back.
+	 */
 	s = mem_slot_find(v->engine->mem, key >> 60, gfn, NULL);
-	if (s && s->serial == p->serial && !page_code_get(s, gfn)) {
-		vcpu_out(v);
-		requests_ask_all(v->engine, v, REQUEST_DROP_WRITE);
-		vcpu_in(v);
-		tlb_drop_all_writes(v);
-	} else if (!s || s->serial != p->serial) {
-		p->serial = 0;
+	if (s && s->serial == serial) {
+		p->serial = serial;
+		if (!page_code_get(s, gfn)) {
+			vcpu_out(v);
+			requests_ask_all(v->engine, v, REQUEST_DROP_WRITE);
+			vcpu_in(v);
+			tlb_drop_all_writes(v);
+		}
 	}
 	pthread_mutex_unlock(&v->engine->lock);
 	return false;

@@ -294,6 +294,7 @@ struct engine {
 	struct engine_vcpu *vcpus; /* changed under lock; members are published by release */
 	u32 nvcpus;
 	struct engine_vcpu *exclusive; /* runs alone; the others are OUT and do not come IN */
+	u32 stopped; /* how many wait for that: they go on before the next section begins */
 };
 
 /* slow.c: called by the stubs, in leaf context. */

@@ -47,7 +47,8 @@ void exclusive_begin(struct engine_vcpu *v)
 	struct engine_vcpu *none = NULL;
 
 	vcpu_out(v);
-	for (unsigned n = 0; !__atomic_compare_exchange_n(&e->exclusive, &none, v, false,
+	for (unsigned n = 0; __atomic_load_n(&e->stopped, __ATOMIC_SEQ_CST) ||
+			     !__atomic_compare_exchange_n(&e->exclusive, &none, v, false,
 							  __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 	     n++) {
 		none = NULL;

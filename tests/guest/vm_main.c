@@ -106,7 +106,7 @@ static int wait_for(pid_t pid, unsigned seconds)
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
 		if (time(NULL) > end) {
-			kill(pid, SIGKILL);
+			kill(-pid, SIGKILL);
 			waitpid(pid, &status, 0);
 			return -1;
 		}
@@ -142,8 +142,11 @@ static bool run_one(const struct vm_test *t, const char *form, unsigned number)
 	}
 	fflush(stdout);
 	pid = fork();
-	if (!pid)
+	if (!pid) {
+		setpgid(0, 0);
 		_exit(run_child(t, form));
+	}
+	setpgid(pid, pid);
 	status = wait_for(pid, seconds);
 	if (status == -1) {
 		verdict = "not ok";

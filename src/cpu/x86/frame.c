@@ -128,7 +128,8 @@ enum x86_status x86_stack_pop(struct x86_cpu *cpu, struct x86_stack *s, u64 *v, 
 	enum x86_status st;
 	gva_t lin;
 
-	if (unlikely(stack_wraps(s, s->sp, total))) {
+	/* The stack pointer wraps between data, not inside one: there the segment's limit decides. */
+	if (unlikely(n > 1 && stack_wraps(s, s->sp, total))) {
 		for (i = 0; i < n; i++) {
 			st = x86_stack_pop(cpu, s, v + i, 1, size);
 			if (st)

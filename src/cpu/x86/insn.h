@@ -52,6 +52,7 @@ struct x86_insn {
 	u16 memsize;	/* bytes of the explicit memory operand */
 	u8 access;	/* enum x86_insn_access of the explicit memory operand */
 	u8 mask_kind, mask, elem;
+	u8 mask_bits; /* INSN_MASK_BROADCAST: how many bits of the mask count */
 	u8 align; /* an operand that is not so aligned is #GP(0), before anything else about its address; 0: any */
 	u8 move; /* enum x86_insn_move */
 	bool vector; /* reads or writes x87, MMX, SSE or AVX state */

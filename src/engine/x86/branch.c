@@ -19,6 +19,7 @@ void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown)
 	struct x86_insn *insn = &t->d[i].insn;
 
 	insn->op = X86_OP_NONE;
+	insn->has_mem = false; /* it never gets to its operand */
 	insn->imm = vector;
 	insn->imm2 = unknown;
 	tr_helper(t, i);

@@ -170,9 +170,14 @@ static bool class_suppresses(ZydisExceptionClass c)
 {
 	switch (c) {
 	case ZYDIS_EXCEPTION_CLASS_E1NF:
+	case ZYDIS_EXCEPTION_CLASS_E2NF:
+	case ZYDIS_EXCEPTION_CLASS_E3NF:
 	case ZYDIS_EXCEPTION_CLASS_E4NF:
+	case ZYDIS_EXCEPTION_CLASS_E5NF:
 	case ZYDIS_EXCEPTION_CLASS_E6NF:
 	case ZYDIS_EXCEPTION_CLASS_E9NF:
+	case ZYDIS_EXCEPTION_CLASS_E10NF:
+	case ZYDIS_EXCEPTION_CLASS_E11NF:
 		return false;
 	default:
 		return true;
@@ -182,8 +187,8 @@ static bool class_suppresses(ZydisExceptionClass c)
 /* Zydis has these in class E4. */
 static bool mnemonic_suppresses(ZydisMnemonic m)
 {
-	return m != ZYDIS_MNEMONIC_VCVTNE2PS2BF16 && m != ZYDIS_MNEMONIC_VGF2P8AFFINEQB &&
-	       m != ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB;
+	return m != ZYDIS_MNEMONIC_VCVTNE2PS2BF16 && m != ZYDIS_MNEMONIC_VDBPSADBW &&
+	       m != ZYDIS_MNEMONIC_VGF2P8AFFINEQB && m != ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB;
 }
 
 static bool may_be_unaligned(ZydisMnemonic m)
@@ -218,8 +223,35 @@ static u8 alignment_of(const ZydisDecodedInstruction *zi, const struct decoded *
 	}
 	if (zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
 		return 16;
-	return d->enc == ENC_LEGACY && d->state == STATE_SSE && insn->memsize == 16 && !may_be_unaligned(zi->mnemonic) ?
-		       16 : 0;
+	if (zi->meta.isa_set == ZYDIS_ISA_SET_SHA || may_be_unaligned(zi->mnemonic))
+		return 0; /* SHA: processors differ */
+	return d->enc == ENC_LEGACY && d->state == STATE_SSE && insn->memsize == 16 ? 16 : 0;
+}
+
+static u8 broadcast_bits(ZydisBroadcastMode mode)
+{
+	switch (mode) {
+	case ZYDIS_BROADCAST_MODE_1_TO_2:
+		return 2;
+	case ZYDIS_BROADCAST_MODE_1_TO_4:
+	case ZYDIS_BROADCAST_MODE_2_TO_4:
+		return 4;
+	case ZYDIS_BROADCAST_MODE_1_TO_8:
+	case ZYDIS_BROADCAST_MODE_2_TO_8:
+	case ZYDIS_BROADCAST_MODE_4_TO_8:
+		return 8;
+	case ZYDIS_BROADCAST_MODE_1_TO_16:
+	case ZYDIS_BROADCAST_MODE_2_TO_16:
+	case ZYDIS_BROADCAST_MODE_4_TO_16:
+	case ZYDIS_BROADCAST_MODE_8_TO_16:
+		return 16;
+	case ZYDIS_BROADCAST_MODE_1_TO_32:
+		return 32;
+	case ZYDIS_BROADCAST_MODE_1_TO_64:
+		return 64;
+	default:
+		return 0;
+	}
 }
 
 static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, struct x86_insn *insn)
@@ -252,9 +284,15 @@ static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 		break;
 	}
 	if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 ||
-	    zi->avx.mask.reg > ZYDIS_REGISTER_K7 || !class_suppresses(zi->meta.exception_class) ||
-	    !mnemonic_suppresses(zi->mnemonic))
+	    zi->avx.mask.reg > ZYDIS_REGISTER_K7)
 		return;
+	if (!class_suppresses(zi->meta.exception_class) || !mnemonic_suppresses(zi->mnemonic)) {
+		/* All of it may fault; a store leaves some bytes as they are. */
+		if (insn->access & INSN_WRITE)
+			insn->access |= INSN_READ;
+		return;
+	}
+	insn->mask_bits = broadcast_bits(zi->avx.broadcast.mode);
 	insn->mask = zi->avx.mask.reg - ZYDIS_REGISTER_K0;
 	insn->mask_kind = mask_is_packed(zi->mnemonic)				   ? INSN_MASK_K_PACKED :
 			  zi->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID ? INSN_MASK_BROADCAST :
@@ -360,6 +398,18 @@ static u8 move_of(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *
 	}
 }
 
+static void find_segment(const ZydisDecodedInstruction *zi, struct x86_insn *insn)
+{
+	for (unsigned i = 0; i < zi->raw.prefix_count; i++) {
+		u8 b = zi->raw.prefixes[i].value;
+
+		if (b == 0x64 || b == 0x65) {
+			insn->seg_override = true;
+			insn->seg = b == 0x64 ? SEG_FS : SEG_GS;
+		}
+	}
+}
+
 static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruction *zi,
 			  const ZydisDecodedOperand *ops, struct decoded *d)
 {
@@ -387,6 +437,10 @@ static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruc
 		d->state = d->enc == ENC_EVEX ? STATE_AVX512 : STATE_AVX;
 	else if (d->insn.op == X86_OP_maskmov)
 		d->state = isa - 1;
+	if (zi->mnemonic == ZYDIS_MNEMONIC_FISTTP) /* Zydis: a part of SSE3 */
+		d->state = STATE_X87;
+	if (d->insn.op == X86_OP_clzero) /* Zydis gives it no operand that a prefix could change */
+		find_segment(zi, &d->insn);
 	/* PREFETCH of a register: #UD on AMD processors, NOP on Intel's. */
 	if (!host_can(host, d) || (host->amd && zi->mnemonic == ZYDIS_MNEMONIC_NOP && zi->opcode == 0x0d))
 		d->cls = CLS_UD;
@@ -552,6 +606,8 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	decode_flags(&zi, ops, out);
 	if (insn->has_mem)
 		insn->align = alignment_of(&zi, out);
+	if (out->state == STATE_X87 && insn->access & INSN_WRITE)
+		insn->access |= INSN_READ; /* a store that raises an unmasked exception leaves memory as it is */
 	if (zi.mnemonic == ZYDIS_MNEMONIC_PAUSE && out->rex & 1) {
 		/* F3 REX.B 90 is XCHG R8 with RAX; Zydis says PAUSE. */
 		out->gpr[out->ngpr].slot = SLOT_OPCODE;

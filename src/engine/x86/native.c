@@ -52,6 +52,16 @@ static bool needs_flags(const struct tr *t, unsigned i)
 	       (d->fl_write && d->fl_write != FL_ARITH && t->form != FORM_FAST);
 }
 
+/* The first operand that names the register of operand @k: MULX writes one register twice in a certain order. */
+static unsigned twin_of(const struct decoded *d, unsigned k)
+{
+	unsigned j = 0;
+
+	while (d->gpr[j].reg != d->gpr[k].reg)
+		j++;
+	return j;
+}
+
 /* FNSTCW and FNSTSW: the memory forms of x87 that do not look for pending exceptions. */
 static bool is_fn(const struct decoded *d)
 {
@@ -65,6 +75,7 @@ void tr_native(struct tr *t, unsigned i)
 	struct patch patch = { { PATCH_KEEP, PATCH_KEEP, PATCH_KEEP, PATCH_KEEP }, PATCH_KEEP };
 	struct pool pool = { { 0 }, 0, 0 };
 	u8 scratch[ARRAY_SIZE(d->gpr)];
+	unsigned twin;
 
 	if (d->insn.has_mem && (d->state == STATE_X87 || d->state == STATE_MMX) && !is_fn(d))
 		emit8(&t->e, 0x9b); /* fwait: a pending exception comes before whatever the address does */
@@ -80,7 +91,9 @@ void tr_native(struct tr *t, unsigned i)
 
 		scratch[k] = host_of[guest];
 		/* RSP beside AH..BH: its host register would need REX. */
-		if (scratch[k] == IN_MEMORY || (d->uses_high && scratch[k] > 7)) {
+		if (scratch[k] == IN_MEMORY && (twin = twin_of(d, k)) < k) {
+			scratch[k] = scratch[twin];
+		} else if (scratch[k] == IN_MEMORY || (d->uses_high && scratch[k] > 7)) {
 			scratch[k] = pool_take(t, &pool, d, d->uses_high);
 			tr_gpr_load(t, scratch[k], guest);
 		}
