@@ -5,8 +5,8 @@
 
 The same static program (bench/gbench.c) runs as a process bound to one processor, and as /init of guests that have the
 same kernel and initramfs. All machines stay up; each workload runs on one after the other, so that load of the host
-meets all of them, and the medians of --runs rounds are compared. A workload that ends badly or gives another
-checksum than the native run makes the exit status 1; a machine that hangs is started anew.
+meets all of them, and the medians of --runs rounds are compared. A workload that gives another checksum than the
+native run, or ends badly (in QEMU: only reported), makes the exit status 1; a machine that hangs is started anew.
 
 The ratios are to native at the same number of processors (one: bound to one processor of the host, two: free).
 "cpu" is the ratio of processor times instead of wall times: it does not see the host's other load."""
@@ -291,7 +291,8 @@ def main():
     for failure in bench.failures:
         print(f"FAILED {failure['workload']} on {failure['machine']}, {failure['cpus']} cpu: "
               f"{failure['why'][:300]}")
-    return 1 if bench.failures else 0
+    # A peer that hangs is its own affair; a checksum is never.
+    return 1 if any(f["machine"] != "tcg" or f["why"].startswith("checksum") for f in bench.failures) else 0
 
 
 if __name__ == "__main__":

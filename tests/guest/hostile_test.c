@@ -144,12 +144,7 @@ static void endless(void)
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		vm_enter(&vm, rows[i].mode, 0);
 		vm_load(&vm, VM_CODE, rows[i].code, rows[i].end - rows[i].code);
-		if (i == 3) { /* all of memory is there, again and again */
-			struct kvm_sregs s = vm_sregs(&vm);
-
-			s.cr0 |= 0;
-			vm_set_sregs(&vm, &s);
-		}
+		/* The string runs into the hole, where it is a device's. */
 		CHECK_EQ(run_for(&vm, 30), i == 3 ? KVM_EXIT_MMIO : -EINTR);
 	}
 	/* The #PF handler is the faulting instruction itself. */
@@ -252,7 +247,7 @@ static void thousand_lives(void)
 	for (unsigned i = 0; i < 30; i++)
 		one_life(i);
 	usleep(100000);
-	before = usage_now();
+	(void)usage_now(); /* what stdio allocates */
 	before = usage_now();
 	for (unsigned i = 0; i < 1000; i++)
 		one_life(i);
