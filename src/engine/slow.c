@@ -109,7 +109,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	    !(is_canonical(cpu, lin) && is_canonical(cpu, lin + insn->memsize - 1)))
 		goto bounce;
 	st = x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
-	if (st == X86_OK && host && v->smc && insn->form == FORM_FAST && (v->npending || smc_is_near(v))) {
+	if (st == X86_OK && host && v->smc &&
+	    ((insn->form <= FORM_CHECKED && v->npending) || (insn->form == FORM_FAST && smc_is_near(v)))) {
 		/* The store hits translated code, perhaps this very block, or others must be told after it: run it alone. */
 		v->single = true;
 		return NULL;
@@ -415,6 +416,7 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 {
 	struct x86_cpu *cpu = &v->cpu;
 	u64 code;
+	bool armed;
 
 	v->stats.dispatches++;
 	cpu->rip = rip;
@@ -445,9 +447,12 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 			v->reason = LEAVE_KICK;
 		if (v->reason)
 			return 0;
-		if (v->step == STEP_ARMED)
+		armed = v->step == STEP_ARMED;
+		if (armed)
 			v->step = STEP_RUNNING;
 		code = find(v, cpu->rip);
+		if (!code && armed && v->step == STEP_RUNNING)
+			v->step = STEP_ARMED; /* it has to be translated first: nothing has run */
 		/* A fetch fault that was delivered: go on at its handler. */
 	} while (!code && !v->reason);
 	return code;

@@ -248,7 +248,7 @@ static void code_plain(void)
 #define STOP	 (CELLS + 0x100)
 /* R9 generation, R10 frame in use, R11 old frame, RSI address of the PTE. */
 GUEST(remapper, 64,
-      "mov $5000, %ecx; xor %r9d, %r9d; mov $0x50000, %r10d; mov $0x51000, %r11d;"
+      "mov $600, %ecx; xor %r9d, %r9d; mov $0x50000, %r10d; mov $0x51000, %r11d;"
       "1: xchg %r10, %r11; lea 0x67(%r10), %rax; mov %rax, (%rsi); invlpg 0x40000; inc %r9; mov %r9, 0x28000;"
       "2: pause; cmp %r9, 0x28088; jne 2b; cmp %r9, 0x28090; jne 2b;"
       "movq $0xbad, (%r11); movq $0, 8(%r11); movq $0, 16(%r11); mov $20, %edx; 3: pause; dec %edx; jnz 3b;"

@@ -59,6 +59,23 @@ static void watch(void)
 	setitimer(ITIMER_PROF, &t, NULL);
 }
 
+/* The code as it was at the start of a case: a push may hit it. */
+static u8 native_copy[CODE_SIZE], guest_copy[CODE_SIZE];
+
+static void code_write(const struct testcase *c)
+{
+	native_code(c);
+	guest_code(c);
+	memcpy(native_copy, native_arena + CODE_OFF, CODE_SIZE);
+	memcpy(guest_copy, guest_arena + CODE_OFF, CODE_SIZE);
+}
+
+static void code_restore(u8 *arena, const u8 *copy)
+{
+	if (memcmp(arena + CODE_OFF, copy, CODE_SIZE))
+		memcpy(arena + CODE_OFF, copy, CODE_SIZE);
+}
+
 static void restore(u8 *arena, const struct start *s)
 {
 	for (unsigned i = 0; i < s->nwin; i++)
@@ -112,12 +129,14 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 
 	start_make(&s, c, r);
 	restore(native_arena, &s);
+	code_restore(native_arena, native_copy);
 	native_run(c, &s.st, &native);
 	row->runs++;
 	row->faults += native.vector != -1;
 	runs++;
 	for (unsigned which = 0; which < GUESTS; which++) {
 		restore(guest_arena, &s);
+		code_restore(guest_arena, guest_copy);
 		guest_run(which, c, &s.st, &guest);
 		guest.is_fast = which;
 		if (outcome_ignored(c, &native, &guest))
@@ -149,8 +168,7 @@ static void run_form(const struct form *form)
 			watch();
 		testcase_make(&c, form, &r);
 		describe(&c);
-		native_code(&c);
-		guest_code(&c);
+		code_write(&c);
 		for (unsigned i = 0; i < STATES_PER_CASE && n < options.states; i++, n++)
 			known |= run_state(&c, &r, n);
 		if (arena_differs(NULL) && row->bad == before) {

@@ -41,14 +41,14 @@ static void image_head(const struct x86_cpu *cpu, u8 head[32])
 static enum x86_status area_address(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size,
 				    unsigned align, unsigned access, gva_t *lin)
 {
-	enum x86_status st;
+	u64 ea = x86_effective(cpu, insn);
+	u64 base = x86_is_64(cpu) && insn->seg < SEG_FS ? 0 : cpu->seg[insn->seg].base;
 
 	if (!insn->has_mem)
 		return x86_raise_ud(cpu);
-	st = x86_linear(cpu, insn->seg, x86_effective(cpu, insn), size, access, lin);
-	if (st)
-		return st;
-	return *lin & (align - 1) ? x86_raise_gp(cpu, 0) : X86_OK;
+	if ((ea + base) & (align - 1))
+		return x86_raise_gp(cpu, 0);
+	return x86_linear(cpu, insn->seg, ea, size, access, lin);
 }
 
 static enum x86_status fxsave_allowed(struct x86_cpu *cpu, const struct x86_insn *insn)

@@ -164,7 +164,10 @@ enum x86_status x86_op_clzero(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	static const u64 zero[CLZERO_BYTES / 8];
 	unsigned seg = insn->seg_override ? insn->seg : SEG_DS;
-	u64 ea = address_cut(insn, cpu->gpr[RAX]) & ~(u64)(CLZERO_BYTES - 1);
+	u64 base = x86_is_64(cpu) && seg < SEG_FS ? 0 : cpu->seg[seg].base;
+	u64 ea = address_cut(insn, cpu->gpr[RAX]);
+
+	ea -= (ea + base) & (CLZERO_BYTES - 1);
 
 	return x86_write_seg(cpu, seg, ea, zero, CLZERO_BYTES);
 }

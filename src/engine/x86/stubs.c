@@ -173,7 +173,7 @@ static void make_dispatch_c(struct emit *e, struct stubs *s)
 	emit_continue(e, s->leave);
 }
 
-static void make_dispatch(struct emit *e, struct stubs *s)
+static void make_dispatch(struct emit *e, struct stubs *s, bool count)
 {
 	s->dispatch = emit_pc(e);
 	emit_flags_save(e, T1, GS_AFLAGS);
@@ -191,6 +191,8 @@ static void make_dispatch(struct emit *e, struct stubs *s)
 	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
 	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
 	emit_store_gs(e, T0, GS(rip_page));
+	if (count)
+		emit_op_gs(e, true, 0xff, 0, GS(cached)); /* inc */
 	emit_op_base(e, true, 0xff, 4, T1, offsetof(struct ibtc_entry, code)); /* jmp [t1 + code] */
 }
 
@@ -239,7 +241,7 @@ bool stubs_make(struct engine_vcpu *v)
 	make_leave(&e, s, host);
 	s->fault = s->leave;
 	make_dispatch_c(&e, s);
-	make_dispatch(&e, s);
+	make_dispatch(&e, s, v->engine->options.verbose);
 	make_link(&e, s);
 	make_done(&e, s);
 	make_dead(&e, s);
