@@ -8,13 +8,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CODE_SIZE (96ul << 20)
-#define META_SIZE (192ul << 20)
+#define CODE_SIZE  (96ul << 20)
+#define META_SIZE  (192ul << 20)
 #define MAX_BLOCKS (1u << 20)
 
 static void *reserve(size_t n)
 {
-	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		       -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -145,7 +146,8 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host)
 }
 
 /* Put @b on the lists of a page and its bytes into the snapshot. */
-static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *host, unsigned off, unsigned len)
+static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *host, unsigned off,
+		     unsigned len)
 {
 	struct code_page *p = cache_page_get(c, page, host);
 	unsigned first = off >> CHUNK_SHIFT, last = (off + len - 1) >> CHUNK_SHIFT;

@@ -26,28 +26,28 @@
  */
 
 enum block_form {
-	FORM_FAST, /* many instructions, inline memory access, chained */
+	FORM_FAST,    /* many instructions, inline memory access, chained */
 	FORM_CHECKED, /* one instruction, a C call per memory operand, next by the branch cache */
 	FORM_SINGLE, /* as checked, next by C: steps, shadows, blocks that cannot be trusted to stay */
 	FORM_BOUNCE, /* one instruction on the bounce buffer */
 };
 
 struct exit_link {
-	u32 site; /* code offset of the jump's displacement; 0: none */
-	u32 stub; /* code offset of the stub that it reaches while not linked */
+	u32 site;	/* code offset of the jump's displacement; 0: none */
+	u32 stub;	/* code offset of the stub that it reaches while not linked */
 	u16 target_off; /* of the target in the page */
 	struct block *from;
 	struct exit_link *next; /* among the links into one block */
 };
 
-struct pc_entry { /* host pc to guest instruction; sorted by .host */
-	u32 host; /* offset from the block's code */
+struct pc_entry {     /* host pc to guest instruction; sorted by .host */
+	u32 host;     /* offset from the block's code */
 	u16 page_off; /* guest instruction, offset in the page */
 	u8 len;
 	u8 flags; /* PC_* */
 };
 #define PC_FLAGS_SAVED BIT(0) /* arithmetic flags are in cpu->aflags */
-#define PC_LENT_SHIFT 1 /* three bits: RSI, RDI, RBP are in v->lent[] */
+#define PC_LENT_SHIFT  1      /* three bits: RSI, RDI, RBP are in v->lent[] */
 
 struct block {
 	gpa_t gpa; /* of the first byte; address space in bits 60.. */
@@ -59,8 +59,8 @@ struct block {
 	u16 ninsns;
 	u16 npc;
 	u32 code, code_len; /* offset in the code region; entry with the flags in cpu.aflags */
-	u32 chain; /* offset of the entry with the flags in the host, for linked jumps */
-	gpa_t second; /* straddles: gpa of the second page */
+	u32 chain;	    /* offset of the entry with the flags in the host, for linked jumps */
+	gpa_t second;	    /* straddles: gpa of the second page */
 	struct pc_entry *pc;
 	struct block *hash_next;
 	struct exit_link exit[2];
@@ -73,13 +73,14 @@ struct page_node {
 };
 
 #define CHUNK_SHIFT 6 /* a page has 64 chunks of 64 bytes */
-#define CHUNKS 64
-#define IDLE_WRITES 64 /* stores to a page without live blocks until it is no page of code any more */
+#define CHUNKS	    64
+#define IDLE_WRITES                                                                                \
+	64 /* stores to a page without live blocks until it is no page of code any more */
 
 struct code_page {
 	gpa_t gpa; /* page address with the address space */
 	struct code_page *hash_next;
-	u64 map; /* chunks that blocks were made from; bits stay until no block is live */
+	u64 map;  /* chunks that blocks were made from; bits stay until no block is live */
 	u32 live; /* blocks that are not dead */
 	u32 idle_writes;
 	u8 *snapshot;
@@ -87,7 +88,7 @@ struct code_page {
 	struct page_node *chunk[CHUNKS]; /* blocks by the chunks that they touch */
 };
 
-#define CACHE_HASH BIT(16)
+#define CACHE_HASH	BIT(16)
 #define CACHE_PAGE_HASH BIT(13)
 
 static inline u32 cache_hash(gpa_t gpa, u32 mode)
@@ -97,7 +98,7 @@ static inline u32 cache_hash(gpa_t gpa, u32 mode)
 
 struct cache {
 	u8 *code_w; /* writable alias */
-	s64 delta; /* executable - writable */
+	s64 delta;  /* executable - writable */
 	size_t code_size, code_used, stubs_end;
 	u8 *meta;
 	size_t meta_size, meta_used;
@@ -106,7 +107,7 @@ struct cache {
 	struct block **hash;
 	struct code_page **pages;
 	u64 generation; /* counts resets */
-	u64 dead_stub; /* executable address */
+	u64 dead_stub;	/* executable address */
 	/* statistics */
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
 };
@@ -134,7 +135,8 @@ bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *ho
 
 /* Leaf. */
 /* Kill the blocks that touch [off, off + len) and whose bytes differ from the page's. Returns their number. */
-unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off, unsigned len);
+unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off,
+			  unsigned len);
 void cache_kill(struct cache *c, struct block *b);
 struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
 struct code_page *cache_page_find(const struct cache *c, gpa_t page);

@@ -15,7 +15,8 @@ struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_
 
 struct code_page *cache_page_find(const struct cache *c, gpa_t page)
 {
-	for (struct code_page *p = c->pages[(page >> PAGE_SHIFT) & (CACHE_PAGE_HASH - 1)]; p; p = p->hash_next)
+	for (struct code_page *p = c->pages[(page >> PAGE_SHIFT) & (CACHE_PAGE_HASH - 1)]; p;
+	     p = p->hash_next)
 		if (p->gpa == page)
 			return p;
 	return NULL;
@@ -111,7 +112,8 @@ static void block_span(const struct block *b, gpa_t page, unsigned *lo, unsigned
 }
 
 /* Kill what one chunk lists and touches [off, off + len), and take the dead off the list. */
-static unsigned chunk_written(struct cache *c, struct code_page *p, unsigned k, unsigned off, unsigned len)
+static unsigned chunk_written(struct cache *c, struct code_page *p, unsigned k, unsigned off,
+			      unsigned len)
 {
 	struct page_node **link = &p->chunk[k];
 	unsigned lo, hi, n = 0;
@@ -149,7 +151,8 @@ unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
 	return n;
 }
 
-unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off, unsigned len)
+unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off,
+			  unsigned len)
 {
 	unsigned lo, hi, n = 0;
 

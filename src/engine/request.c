@@ -148,7 +148,8 @@ static void tell(struct engine_vcpu *o, const struct engine_vcpu *v)
  */
 void requests_post_written(struct engine_vcpu *v)
 {
-	for (struct engine_vcpu *o = __atomic_load_n(&v->engine->vcpus, __ATOMIC_ACQUIRE); o; o = o->next)
+	for (struct engine_vcpu *o = __atomic_load_n(&v->engine->vcpus, __ATOMIC_ACQUIRE); o;
+	     o = o->next)
 		if (o != v)
 			tell(o, v);
 	v->npending = 0;

@@ -61,7 +61,8 @@ static bool page_hold(struct engine_vcpu *v, gpa_t key)
 {
 	gfn_t gfn = cache_gpa(key) >> PAGE_SHIFT;
 	struct slot *s = mem_slot_find(v->engine->mem, key >> 60, gfn, NULL);
-	struct code_page *p = cache_page_get(&v->cache, key, s ? slot_hva(s, gfn << PAGE_SHIFT) : NULL);
+	struct code_page *p =
+		cache_page_get(&v->cache, key, s ? slot_hva(s, gfn << PAGE_SHIFT) : NULL);
 	u64 serial;
 
 	if (!s || !p || p->serial == s->serial)
@@ -185,9 +186,9 @@ static enum x86_status run_move(struct x86_cpu *cpu, const struct x86_insn *insn
 	u64 v = 0;
 
 	if (insn->move == MOVE_STORE_IMM || insn->move == MOVE_STORE_REG) {
-		v = insn->move == MOVE_STORE_IMM ? insn->imm :
-		    size == 1			 ? x86_gpr8(cpu, insn, insn->reg) :
-						   cpu->gpr[insn->reg];
+		v = insn->move == MOVE_STORE_IMM ? insn->imm
+		    : size == 1			 ? x86_gpr8(cpu, insn, insn->reg)
+						 : cpu->gpr[insn->reg];
 		return x86_write(cpu, lin, &v, size, ACC_WRITE);
 	}
 	st = x86_read(cpu, lin, &v, size, ACC_READ);

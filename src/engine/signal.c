@@ -26,8 +26,9 @@ void signals_leave(struct engine_vcpu *v)
 
 /* Index in gregs of each guest register's host register. */
 static const s8 greg_of[16] = {
-	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX, [RSP] = REG_R13, [RBP] = REG_RBP,
-	[RSI] = REG_RSI, [RDI] = REG_RDI, [R8] = REG_R8,   [R9] = REG_R9,   [R10] = REG_R10, [R11] = REG_R11,
+	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX,
+	[RSP] = REG_R13, [RBP] = REG_RBP, [RSI] = REG_RSI, [RDI] = REG_RDI,
+	[R8] = REG_R8,	 [R9] = REG_R9,	  [R10] = REG_R10, [R11] = REG_R11,
 	[R12] = REG_R12, [R13] = -1,	  [R14] = -1,	   [R15] = -1,
 };
 
@@ -42,7 +43,8 @@ static const struct pc_entry *pc_find(const struct block *b, u32 host)
 
 static u16 aflags_of(u64 rflags)
 {
-	return (rflags & (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF)) << 8 | (rflags & FL_OF ? AF_OF : 0);
+	return (rflags & (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF)) << 8 |
+	       (rflags & FL_OF ? AF_OF : 0);
 }
 
 static void state_save(struct engine_vcpu *v, const greg_t *g, const struct pc_entry *pc)

@@ -55,7 +55,8 @@ static u64 range_of(struct engine_vcpu *v, const struct x86_xlate *xl)
 {
 	const struct slot *s = v->cpu.slot_hint;
 
-	for (u64 span = xl->span; span > PAGE_SIZE; span = span > 2ull << 20 ? 2ull << 20 : PAGE_SIZE) {
+	for (u64 span = xl->span; span > PAGE_SIZE;
+	     span = span > 2ull << 20 ? 2ull << 20 : PAGE_SIZE) {
 		gfn_t first = (xl->gpa & ~(span - 1)) >> PAGE_SHIFT;
 
 		if (s && slot_has(s, xl->gpa >> PAGE_SHIFT) && slot_has(s, first) &&
@@ -72,7 +73,8 @@ static u64 itlb_tag(const struct engine_vcpu *v, gva_t lin)
 
 static bool itlb_matches(const struct engine_vcpu *v, const struct itlb_entry *e, gva_t lin)
 {
-	return e->tag == itlb_tag(v, lin) || e->tag == ((lin & PAGE_MASK) | (v->cpu.cpl == 3) | ITLB_GLOBAL);
+	return e->tag == itlb_tag(v, lin) ||
+	       e->tag == ((lin & PAGE_MASK) | (v->cpu.cpl == 3) | ITLB_GLOBAL);
 }
 
 /* Whether code of the page that runs was killed. */
@@ -87,7 +89,9 @@ static bool smc_is_near(const struct engine_vcpu *v)
 bool engine_misaligned(struct engine_vcpu *v, const struct x86_insn *insn)
 {
 	struct x86_cpu *cpu = &v->cpu;
-	u64 base = x86_is_64(cpu) && insn->seg != SEG_FS && insn->seg != SEG_GS ? 0 : cpu->seg[insn->seg].base;
+	u64 base = x86_is_64(cpu) && insn->seg != SEG_FS && insn->seg != SEG_GS
+			   ? 0
+			   : cpu->seg[insn->seg].base;
 
 	if (!insn->align || !((x86_effective(cpu, insn) + base) & (insn->align - 1)))
 		return false;
@@ -110,7 +114,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 		goto bounce;
 	st = x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
 	if (st == X86_OK && host && v->smc &&
-	    ((insn->form <= FORM_CHECKED && v->npending) || (insn->form == FORM_FAST && smc_is_near(v)))) {
+	    ((insn->form <= FORM_CHECKED && v->npending) ||
+	     (insn->form == FORM_FAST && smc_is_near(v)))) {
 		/* The store hits translated code, perhaps this very block, or others must be told after it: run it alone. */
 		v->single = true;
 		return NULL;
@@ -168,7 +173,8 @@ enum x86_status engine_linear(struct engine_vcpu *v, const struct x86_insn *insn
 		ea = insn->adsize == 8 ? ea : insn->adsize == 4 ? (u32)ea : (u16)ea;
 	}
 	if (insn->mask_kind && x86_is_64(&v->cpu)) { /* checked where it is active */
-		*lin = ea + (insn->seg == SEG_FS || insn->seg == SEG_GS ? v->cpu.seg[insn->seg].base : 0);
+		*lin = ea + (insn->seg == SEG_FS || insn->seg == SEG_GS ? v->cpu.seg[insn->seg].base
+									: 0);
 		return X86_OK;
 	}
 	return x86_linear(&v->cpu, insn->seg, ea, insn->memsize,
@@ -255,8 +261,8 @@ u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
 		v->stats.ops_left++;
 		return 0;
 	}
-	if (insn->form != FORM_FAST || cpu->next_rip != sequel || cpu->kick || cpu->request || cpu->shadow || v->smc ||
-	    engine_mode_key(v) != v->mode_seen || cpu->f.tf) {
+	if (insn->form != FORM_FAST || cpu->next_rip != sequel || cpu->kick || cpu->request ||
+	    cpu->shadow || v->smc || engine_mode_key(v) != v->mode_seen || cpu->f.tf) {
 		v->stats.ops_left++;
 		return 0;
 	}
@@ -331,7 +337,8 @@ static bool second_holds(struct engine_vcpu *v, const struct block *b, u64 rip)
 	u8 *host;
 	u64 next = x86_rip_mask(&v->cpu, rip + PAGE_SIZE - (b->gpa & (PAGE_SIZE - 1)));
 
-	return engine_fetch(v, next, &gpa, &host) == X86_OK && (gpa & PAGE_MASK) == b->second && !b->dead;
+	return engine_fetch(v, next, &gpa, &host) == X86_OK && (gpa & PAGE_MASK) == b->second &&
+	       !b->dead;
 }
 
 static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
@@ -372,7 +379,8 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 
 	v->found = NULL;
 	if (form == FORM_FAST && !v->linking) {
-		const struct ibtc_entry *e = &v->ibtc->e[ibtc_index(rip, v->ibtc->user ? v->ibtc_salt : 0)];
+		const struct ibtc_entry *e =
+			&v->ibtc->e[ibtc_index(rip, v->ibtc->user ? v->ibtc_salt : 0)];
 
 		if (e->rip == rip) {
 			v->rip_page = rip & PAGE_MASK;
@@ -441,7 +449,8 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 			v->reason = LEAVE_MODES;
 			return 0;
 		}
-		if (v->step == STEP_RUNNING || (v->step == STEP_NONE && (cpu->f.tf || cpu->dr7 & 0xff)))
+		if (v->step == STEP_RUNNING ||
+		    (v->step == STEP_NONE && (cpu->f.tf || cpu->dr7 & 0xff)))
 			v->reason = LEAVE_STEP;
 		else if (cpu->kick && !v->hold_kick && !cpu->shadow && !v->step)
 			v->reason = LEAVE_KICK;

@@ -80,7 +80,8 @@ static u64 span_bits(u64 span)
 	return 0;
 }
 
-void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl, u64 range)
+void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl,
+	      u64 range)
 {
 	struct tlb *t = container_of(v->tlb, struct tlb, e[0]);
 	unsigned i = tlb_index(lin);
@@ -98,8 +99,8 @@ void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const stru
 	if (write)
 		e->tag_w = page;
 	e->page = (u64)host_page;
-	e->info = range | TLB_LISTED | (xl->global ? TLB_GLOBAL : 0) | (xl->user ? TLB_USER_PAGE : 0) |
-		  span_bits(xl->span);
+	e->info = range | TLB_LISTED | (xl->global ? TLB_GLOBAL : 0) |
+		  (xl->user ? TLB_USER_PAGE : 0) | span_bits(xl->span);
 	if (xl->global)
 		lin_range_add(&v->global_range, lo, lo + xl->span - 1);
 	if (e->info & TLB_LARGE) {
@@ -204,7 +205,8 @@ void itlb_flush_all(struct engine_vcpu *v)
 static void itlb_flush_space(struct engine_vcpu *v, unsigned space)
 {
 	for (unsigned i = 0; i < ITLB_SIZE; i++)
-		if (!(v->itlb[i].tag & ITLB_GLOBAL) && (v->itlb[i].tag >> ITLB_SPACE_SHIFT & (SPACES - 1)) == space)
+		if (!(v->itlb[i].tag & ITLB_GLOBAL) &&
+		    (v->itlb[i].tag >> ITLB_SPACE_SHIFT & (SPACES - 1)) == space)
 			v->itlb[i].tag = ITLB_NO_TAG;
 	ibtc_flush_space(v, space);
 }

@@ -27,17 +27,18 @@
 #define TLB_BITS 12
 #define TLB_SIZE BIT(TLB_BITS)
 
-struct tlb_entry { /* 32 bytes: half a cache line */
+struct tlb_entry {	  /* 32 bytes: half a cache line */
 	u64 tag_r, tag_w; /* page address when it may be read, written inline; else tlb_no_tag() */
-	u64 page; /* host address of the page */
+	u64 page;	  /* host address of the page */
 	u64 info; /* range: bytes around the page that are linear in guest and host, a power of two; and TLB_* */
 };
 #define TLB_GLOBAL 1ull
 #define TLB_LISTED 2ull /* on the list of filled entries */
-#define TLB_USER_PAGE 4ull /* the page is the user's: in supervisor mode good only while AC is set */
-#define TLB_LARGE  8ull /* fragment of a guest page larger than 4 KiB: bits 4-5 say which */
+#define TLB_USER_PAGE                                                                              \
+	4ull /* the page is the user's: in supervisor mode good only while AC is set */
+#define TLB_LARGE      8ull /* fragment of a guest page larger than 4 KiB: bits 4-5 say which */
 #define TLB_SPAN_SHIFT 4
-#define TLB_RANGE  (~0xfffull)
+#define TLB_RANGE      (~0xfffull)
 
 struct lin_range {
 	gva_t lo, hi; /* empty: lo > hi */
@@ -73,7 +74,7 @@ enum tlb_context { TLB_KERNEL, TLB_KERNEL_AC, TLB_USER, TLB_CONTEXTS };
  * translations again. Without PCIDs there is one space, of PCID 0.
  */
 #define SPACE_BITS 3
-#define SPACES BIT(SPACE_BITS)
+#define SPACES	   BIT(SPACE_BITS)
 
 struct tlb {
 	struct tlb_entry e[TLB_SIZE];
@@ -95,14 +96,15 @@ struct regcache {
 	u64 tag[RC_SIZE];
 	u64 delta[RC_SIZE]; /* host address - linear address */
 };
-#define RC_ROOM(i) ((i) < RC_WIDE ? 7 : 63) /* limit = range - room: no access that hits can cross the end */
-#define RC_STUB_SIZES 7 /* 1, 2, 4 ... 64 */
+#define RC_ROOM(i)                                                                                 \
+	((i) < RC_WIDE ? 7 : 63) /* limit = range - room: no access that hits can cross the end */
+#define RC_STUB_SIZES 7		 /* 1, 2, 4 ... 64 */
 
-#define ITLB_SIZE 256
-#define ITLB_NO_TAG (~0ull)
-#define ITLB_USER 1ull
+#define ITLB_SIZE	 256
+#define ITLB_NO_TAG	 (~0ull)
+#define ITLB_USER	 1ull
 #define ITLB_SPACE_SHIFT 1
-#define ITLB_GLOBAL 0x10ull
+#define ITLB_GLOBAL	 0x10ull
 struct itlb_entry { /* execute tags */
 	u64 tag; /* linear page | ITLB_USER | space << 1, or ITLB_GLOBAL instead of the space; ITLB_NO_TAG */
 	gpa_t gpa; /* with the address space */
@@ -113,8 +115,8 @@ struct itlb_entry { /* execute tags */
 #define IBTC_BITS 12
 #define IBTC_SIZE BIT(IBTC_BITS)
 struct ibtc_entry { /* branch cache: where translated code of a RIP is */
-	u64 rip; /* ibtc_no_rip() when empty */
-	u64 code; /* 0: not on the list of filled entries */
+	u64 rip;    /* ibtc_no_rip() when empty */
+	u64 code;   /* 0: not on the list of filled entries */
 };
 
 /*
@@ -141,23 +143,23 @@ struct ibtc {
 	u32 nfilled;
 	u32 mode;
 	bool used;
-	bool user; /* salted */
+	bool user;	    /* salted */
 	bool has_nonglobal; /* supervisor: an entry is not from a global page */
-	u64 lo, hi; /* all RIPs lie between */
+	u64 lo, hi;	    /* all RIPs lie between */
 };
 
 enum leave_reason {
 	LEAVE_NONE,
 	LEAVE_KICK,
 	LEAVE_TRANSLATE, /* no block for cpu.rip */
-	LEAVE_FULL, /* v->insn must run in full context */
-	LEAVE_BOUNCE, /* v->insn accesses a device, crosses a page, or faults under a mask */
-	LEAVE_FAULT, /* cpu.exc is to be delivered in full context */
-	LEAVE_EXIT, /* cpu.exit is filled */
-	LEAVE_MODES, /* no branch cache is left for this mode */
-	LEAVE_PROTECT, /* stores to v->protect_page must be reported before its code may run */
-	LEAVE_STEP, /* MODE_STEP: one instruction at a time */
-	LEAVE_DONE, /* the bounce block has run to its end */
+	LEAVE_FULL,	 /* v->insn must run in full context */
+	LEAVE_BOUNCE,	 /* v->insn accesses a device, crosses a page, or faults under a mask */
+	LEAVE_FAULT,	 /* cpu.exc is to be delivered in full context */
+	LEAVE_EXIT,	 /* cpu.exit is filled */
+	LEAVE_MODES,	 /* no branch cache is left for this mode */
+	LEAVE_PROTECT,	 /* stores to v->protect_page must be reported before its code may run */
+	LEAVE_STEP,	 /* MODE_STEP: one instruction at a time */
+	LEAVE_DONE,	 /* the bounce block has run to its end */
 };
 
 /* Executable addresses of the stubs (x86/stubs.c). */
@@ -168,16 +170,15 @@ struct stubs {
 	u64 mem_slow; /* T0 linear address, T1 record: T0 host address or does not return */
 	u64 mem_call; /* T1 record: as above, the address is computed in C */
 	u64 op; /* T1 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
-	u64 dispatch; /* T0 target RIP, flags live */
+	u64 dispatch;	    /* T0 target RIP, flags live */
 	u64 dispatch_saved; /* T0 target RIP, flags in cpu.aflags */
-	u64 dispatch_c; /* T0 target RIP, flags live: no branch cache */
+	u64 dispatch_c;	    /* T0 target RIP, flags live: no branch cache */
 	u64 dispatch_c_saved;
 	u64 link; /* T1 = struct exit_link *, flags live */
 	u64 kick; /* T0 target RIP, flags live: a poll fired */
 	u64 dead; /* called by the entry of a killed block, flags in cpu.aflags */
 	u64 done; /* end of a bounce block, flags live */
 };
-
 
 /*
  * Requests from other threads. The owner serves them at polls, in engine_dispatch(), and when it
@@ -187,9 +188,9 @@ struct stubs {
  */
 enum request {
 	REQUEST_DROP_WRITE = BIT(0), /* all write tags */
-	REQUEST_FLUSH = BIT(1), /* all translations of addresses */
-	REQUEST_WRITTEN = BIT(2), /* code was stored to: .written[] */
-	REQUEST_STOP = BIT(3), /* be OUT while engine.exclusive is set */
+	REQUEST_FLUSH = BIT(1),	     /* all translations of addresses */
+	REQUEST_WRITTEN = BIT(2),    /* code was stored to: .written[] */
+	REQUEST_STOP = BIT(3),	     /* be OUT while engine.exclusive is set */
 };
 
 #define WRITTEN_MAX 32
@@ -199,10 +200,10 @@ struct written_range {
 };
 
 struct requests {
-	u32 lock; /* spin; guards written[] and nwritten; held for a few stores */
+	u32 lock;   /* spin; guards written[] and nwritten; held for a few stores */
 	u32 wanted; /* enum request */
 	u32 epoch, acked;
-	bool in; /* the owner is IN */
+	bool in;      /* the owner is IN */
 	u32 nwritten; /* > WRITTEN_MAX: too many, verify all pages */
 	struct written_range written[WRITTEN_MAX];
 };
@@ -210,48 +211,51 @@ struct requests {
 enum step_state { STEP_NONE, STEP_ARMED, STEP_RUNNING };
 
 struct engine_stats {
-	u64 enters, dispatches, ibtc_fills, links, mem_slow, mem_calls, ops, ops_left, full_ops, bounces,
-		faults, tlb_fills, tlb_flushes, itlb_fills, code_writes, steps;
+	u64 enters, dispatches, ibtc_fills, links, mem_slow, mem_calls, ops, ops_left, full_ops,
+		bounces, faults, tlb_fills, tlb_flushes, itlb_fills, code_writes, steps;
 };
 
 struct engine_vcpu {
 	struct x86_cpu cpu; /* first: cpu.gpr at gs:0 */
 
 	struct engine_vcpu *self; /* its own address, for the stubs */
-	u64 rip_page; /* RIP of the first byte of the page that runs */
+	u64 rip_page;		  /* RIP of the first byte of the page that runs */
 	u64 host_rsp, host_gs, guest_gs;
-	u64 target; /* of an indirect call through memory */
+	u64 target;		/* of an indirect call through memory */
 	u64 stub_rax, stub_rcx; /* kept by the stubs of the register cache */
-	u64 lent[3]; /* guest RSI, RDI, RBP while a translated instruction borrows them */
+	u64 lent[3];	 /* guest RSI, RDI, RBP while a translated instruction borrows them */
 	u64 inline_hits; /* verbose only: memory operands served inline */
-	u64 chained, cached; /* verbose only: block exits by a linked jump, by the branch cache; the rest are dispatches */
-	struct regcache rc[2]; /* supervisor, user */
-	struct tlb_entry *tlb; /* of the context of the current mode */
+	u64 chained,
+		cached; /* verbose only: block exits by a linked jump, by the branch cache; the rest are dispatches */
+	struct regcache rc[2];		      /* supervisor, user */
+	struct tlb_entry *tlb;		      /* of the context of the current mode */
 	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
-	u64 rare_flags; /* RFLAGS but for the arithmetic flags, IF and AC */
-	u64 ibtc_salt; /* of the current space: now << IBTC_SALT_SHIFT */
-	u64 salt_now; /* the same for user code, 0 for supervisor code */
-	struct ibtc *ibtc; /* of the current mode; NULL: there are too many, the cache must be reset */
+	u64 rare_flags;			      /* RFLAGS but for the arithmetic flags, IF and AC */
+	u64 ibtc_salt;			      /* of the current space: now << IBTC_SALT_SHIFT */
+	u64 salt_now;			      /* the same for user code, 0 for supervisor code */
+	struct ibtc
+		*ibtc; /* of the current mode; NULL: there are too many, the cache must be reset */
 	u32 mxcsr_host;
 	u16 fcw_host;
 	u64 xmask; /* components that entry and leave restore and save */
 	u8 bounce[192] __attribute__((aligned(64)));
-	u8 undo[X86_XSAVE_MAX]; /* vector state before a bounced store */
-	u64 bounce_ptr; /* what the bounce form uses as the operand's address */
-	u32 reason; /* enum leave_reason */
+	u8 undo[X86_XSAVE_MAX];	     /* vector state before a bounced store */
+	u64 bounce_ptr;		     /* what the bounce form uses as the operand's address */
+	u32 reason;		     /* enum leave_reason */
 	const struct x86_insn *insn; /* with LEAVE_FULL, LEAVE_BOUNCE */
-	struct x86_insn again; /* asked a device in user space: runs first when engine_run() is called again */
+	struct x86_insn
+		again; /* asked a device in user space: runs first when engine_run() is called again */
 	bool has_again;
 	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
-	bool unrf; /* RF was set for the instruction that runs */
-	bool linking; /* engine_link() wants the block, not just its code */
-	bool single; /* the next instruction runs as FORM_SINGLE */
+	bool unrf;     /* RF was set for the instruction that runs */
+	bool linking;  /* engine_link() wants the block, not just its code */
+	bool single;   /* the next instruction runs as FORM_SINGLE */
 	bool hold_kick; /* no kick before the next instruction is done: it has device answers to take */
-	bool smc; /* cache_written() killed something since the last look, in smc_page */
+	bool smc;	/* cache_written() killed something since the last look, in smc_page */
 	gpa_t smc_page;
-	u8 step; /* enum step_state */
-	bool step_tf; /* TF at the start of the instruction that is stepped */
-	struct block *found; /* by the last engine_dispatch() */
+	u8 step;	      /* enum step_state */
+	bool step_tf;	      /* TF at the start of the instruction that is stepped */
+	struct block *found;  /* by the last engine_dispatch() */
 	enum block_form want; /* with LEAVE_TRANSLATE */
 	gpa_t want_gpa;
 	gpa_t protect_page;
@@ -278,7 +282,7 @@ struct engine_vcpu {
 	/* So that INVLPG of another address looks no further: where global pages are. */
 	struct lin_range global_range;
 	u64 exec_map[16]; /* which 2 MiB regions, hashed, execute tags may be of */
-	unsigned now; /* the current space */
+	unsigned now;	  /* the current space */
 	unsigned victim;
 	bool fetch_global; /* the page of the last engine_fetch() is global */
 	struct itlb_entry itlb[ITLB_SIZE];
@@ -300,8 +304,9 @@ struct engine {
 /* slow.c: called by the stubs, in leaf context. */
 void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin);
 void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn);
-u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn); /* 1: continue behind it; 0: engine_resume() next */
-u64 engine_resume(struct engine_vcpu *v); /* code to run at cpu.rip, or 0: leave */
+u64 engine_op(struct engine_vcpu *v,
+	      const struct x86_insn *insn); /* 1: continue behind it; 0: engine_resume() next */
+u64 engine_resume(struct engine_vcpu *v);   /* code to run at cpu.rip, or 0: leave */
 u64 engine_dispatch(struct engine_vcpu *v, u64 rip);
 u64 engine_dead(struct engine_vcpu *v, u64 pc); /* @pc: behind the call in a killed block */
 u64 engine_link(struct engine_vcpu *v, struct exit_link *l);
@@ -337,7 +342,8 @@ void exclusive_end(struct engine_vcpu *v);
 void tlb_drop_all_writes(struct engine_vcpu *v);
 void tlb_select(struct engine_vcpu *v); /* follow cpu.mode, CPL, AC */
 /* @range: see struct tlb_entry. */
-void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl, u64 range);
+void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl,
+	      u64 range);
 void rc_flush(struct engine_vcpu *v);
 void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
 void tlb_flush_all(struct engine_vcpu *v);
@@ -356,7 +362,8 @@ static inline u32 engine_mode_key(const struct engine_vcpu *v)
 /* x86/translate.c: full context. */
 void *translate_room(void); /* malloc'ed working state */
 /* NULL when the cache is full. *status: X86_FAULT when fetching the bytes faulted. */
-struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form, enum x86_status *status);
+struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
+			enum x86_status *status);
 /* x86/stubs.c */
 bool stubs_make(struct engine_vcpu *v);
 /* signal.c */

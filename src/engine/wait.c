@@ -58,7 +58,8 @@ void exclusive_begin(struct engine_vcpu *v)
 		if (o != v)
 			ask(o, REQUEST_STOP);
 	for (struct engine_vcpu *o = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE); o; o = o->next)
-		for (unsigned n = 0; o != v && __atomic_load_n(&o->requests.in, __ATOMIC_SEQ_CST); n++)
+		for (unsigned n = 0; o != v && __atomic_load_n(&o->requests.in, __ATOMIC_SEQ_CST);
+		     n++)
 			pause_or_yield(n);
 	vcpu_in(v);
 }

@@ -16,15 +16,15 @@
  */
 
 /* Descriptor bits: EPT leaf entry, SDM "EPT paging structures". Bits 52.. are ours. */
-#define S2_R	BIT_ULL(0)
-#define S2_W	BIT_ULL(1)
-#define S2_X	BIT_ULL(2)
-#define S2_PS	BIT_ULL(7)
-#define S2_A	BIT_ULL(8)
-#define S2_D	BIT_ULL(9)
-#define S2_CODE_ONE BIT_ULL(52) /* a counter: vCPUs that hold code translated from this page */
+#define S2_R	    BIT_ULL(0)
+#define S2_W	    BIT_ULL(1)
+#define S2_X	    BIT_ULL(2)
+#define S2_PS	    BIT_ULL(7)
+#define S2_A	    BIT_ULL(8)
+#define S2_D	    BIT_ULL(9)
+#define S2_CODE_ONE BIT_ULL(52)	    /* a counter: vCPUs that hold code translated from this page */
 #define S2_CODE	    (0x7full << 52) /* not 0: no write tag */
-#define S2_RES	    BIT_ULL(59) /* resident: clear means async page fault (not used yet) */
+#define S2_RES	    BIT_ULL(59)	    /* resident: clear means async page fault (not used yet) */
 
 #define MEM_SPACES 2 /* address spaces: 0 normal, 1 SMM */
 
@@ -35,7 +35,7 @@ struct slot {
 	u64 npages;
 	u8 *hva;
 	u64 serial; /* never used twice in a VM */
-	u64 *desc; /* npages descriptors; from the arena, zero = not touched yet */
+	u64 *desc;  /* npages descriptors; from the arena, zero = not touched yet */
 };
 
 struct mem;

@@ -46,8 +46,8 @@ static void exit_hlt(struct exits *x, struct kvm_run *run)
 		ending_set(x->ending, VM_POWEROFF);
 	else
 		ending_fail(x->ending, STATUS_UNEXPECTED,
-			   "the device gave KVM_EXIT_HLT although it has the "
-			   "interrupt controllers; report this");
+			    "the device gave KVM_EXIT_HLT although it has the "
+			    "interrupt controllers; report this");
 }
 
 static void exit_shutdown(struct exits *x, struct kvm_run *run)
@@ -59,9 +59,9 @@ static void exit_shutdown(struct exits *x, struct kvm_run *run)
 static void exit_fail_entry(struct exits *x, struct kvm_run *run)
 {
 	ending_fail(x->ending, STATUS_ENTRY,
-		   "the processor cannot be entered (KVM_EXIT_FAIL_ENTRY, reason 0x%llx); the "
-		   "state that the guest made is invalid",
-		   (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+		    "the processor cannot be entered (KVM_EXIT_FAIL_ENTRY, reason 0x%llx); the "
+		    "state that the guest made is invalid",
+		    (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
 }
 
 /* The bytes of the instruction, where the device tells them. */
@@ -88,9 +88,9 @@ static void exit_internal(struct exits *x, struct kvm_run *run)
 	if (is_emulation)
 		instruction_text(run, bytes, sizeof(bytes));
 	ending_fail(x->ending, STATUS_INTERNAL,
-		   "the device gave up at RIP 0x%llx (KVM_EXIT_INTERNAL_ERROR, suberror %u%s%s)",
-		   (unsigned long long)regs.rip, run->internal.suberror,
-		   is_emulation ? ": an instruction that it cannot emulate" : "", bytes);
+		    "the device gave up at RIP 0x%llx (KVM_EXIT_INTERNAL_ERROR, suberror %u%s%s)",
+		    (unsigned long long)regs.rip, run->internal.suberror,
+		    is_emulation ? ": an instruction that it cannot emulate" : "", bytes);
 }
 
 static void exit_system_event(struct exits *x, struct kvm_run *run)
@@ -103,8 +103,9 @@ static void exit_system_event(struct exits *x, struct kvm_run *run)
 		ending_set(x->ending, VM_RESET);
 		break;
 	default:
-		ending_fail(x->ending, STATUS_CRASHED, "the guest reports that it crashed (system event %u)",
-			   run->system_event.type);
+		ending_fail(x->ending, STATUS_CRASHED,
+			    "the guest reports that it crashed (system event %u)",
+			    run->system_event.type);
 	}
 }
 
@@ -149,9 +150,9 @@ static void exit_serve(struct exits *x)
 
 	if (reason >= EXIT_REASONS || !exit_rows[reason].handle) {
 		ending_fail(x->ending, STATUS_UNEXPECTED,
-			   "the device gave exit %u (%s), which this board "
-			   "does not know",
-			   reason, exit_name(reason) ? exit_name(reason) : "?");
+			    "the device gave exit %u (%s), which this board "
+			    "does not know",
+			    reason, exit_name(reason) ? exit_name(reason) : "?");
 		return;
 	}
 	x->counts[reason]++;
@@ -171,6 +172,6 @@ void exits_run(struct exits *x)
 			x->signals++;
 		else
 			ending_fail(x->ending, STATUS_INTERNAL, "the device %s refuses KVM_RUN: %s",
-				   dev->path, strerror(-r));
+				    dev->path, strerror(-r));
 	}
 }

@@ -31,7 +31,11 @@ void machine_destroy(struct machine *vm); /* after its vCPUs */
 
 int machine_irq_line(const struct machine *vm, unsigned gsi, int level);
 
-#define PROCESSOR_NONE (struct processor){ .fd = -1, .run = MAP_FAILED }
+#define PROCESSOR_NONE                                                                             \
+	(struct processor)                                                                         \
+	{                                                                                          \
+		.fd = -1, .run = MAP_FAILED                                                        \
+	}
 
 /* @cpu: as --cpu gives it. The registers are those of a reset. */
 int processor_create(struct processor *cpu, struct machine *vm, unsigned index, unsigned count,

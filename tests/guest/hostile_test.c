@@ -21,7 +21,8 @@ static void jump_into_nothing(void)
 	struct vm vm;
 
 	vm_make(&vm, 0);
-	MODES(m) {
+	MODES(m)
+	{
 		vm_enter(&vm, m, 0);
 		vm_jump(&vm, m == VM_REAL || m == VM_PM16 || m == VM_V86 ? 0x8000 : VM_DEVICE);
 		if (m == VM_REAL || m == VM_PM16 || m == VM_V86) {
@@ -65,7 +66,8 @@ static void triple_fault(void)
 	struct kvm_sregs s;
 
 	vm_make(&vm, 0);
-	MODES(m) {
+	MODES(m)
+	{
 		vm_enter(&vm, m, 0);
 		vm_load(&vm, VM_CODE, "\x0f\x0b", 2);
 		s = vm_sregs(&vm);
@@ -124,7 +126,8 @@ static int run_for(struct vm *vm, unsigned ms)
 
 GUEST(spin64, 64, "1: jmp 1b");
 GUEST(spin16, 16, "1: jmp 1b");
-GUEST(rep64, 64, "mov $-1, %rcx; mov $0x20000, %esi; mov %esi, %edi; xor %eax, %eax; cld; rep lodsb; hlt");
+GUEST(rep64, 64,
+      "mov $-1, %rcx; mov $0x20000, %esi; mov %esi, %edi; xor %eax, %eax; cld; rep lodsb; hlt");
 GUEST(fault_loop, 64, "1: mov 0, %rax; jmp 1b");
 
 static void endless(void)
@@ -156,7 +159,8 @@ static void endless(void)
 	vm_destroy(&vm);
 }
 
-GUEST(read_nothing, 64, "mov $0x10000000, %ebx; mov 4(%rbx), %eax; mov %al, 9(%rbx); mov 0xa0000, %cx; hlt");
+GUEST(read_nothing, 64,
+      "mov $0x10000000, %ebx; mov 4(%rbx), %eax; mov %al, 9(%rbx); mov 0xa0000, %cx; hlt");
 
 static void unmapped_memory(void)
 {
@@ -221,7 +225,8 @@ static struct usage usage_now(void)
 	return u;
 }
 
-GUEST(short_life, 64, "mov $1000, %ecx; 1: mov %rcx, 0x20000(,%rcx,8); dec %ecx; jnz 1b; fld1; hlt");
+GUEST(short_life, 64,
+      "mov $1000, %ecx; 1: mov %rcx, 0x20000(,%rcx,8); dec %ecx; jnz 1b; fld1; hlt");
 
 static void one_life(unsigned i)
 {
@@ -232,7 +237,8 @@ static void one_life(unsigned i)
 	if (!(i & 1))
 		vm_load(&vm, VM_CODE, "\x40\xf4", 2);
 	if (i % 3) { /* HLT would sleep */
-		vm_load(&vm, VM_CODE + (i & 1 ? short_life_end - short_life - 1 : 1), "\xe6\x80", 2);
+		vm_load(&vm, VM_CODE + (i & 1 ? short_life_end - short_life - 1 : 1), "\xe6\x80",
+			2);
 		CHECK_EXIT(&vm, KVM_EXIT_IO);
 	} else {
 		CHECK_EXIT(&vm, KVM_EXIT_HLT);
@@ -297,7 +303,8 @@ static void odd_ends(void)
 
 VM_TESTS({ .name = "jump into nothing", .run = jump_into_nothing },
 	 { .name = "an instruction that runs off memory", .run = run_off_the_end },
-	 { .name = "triple faults", .run = triple_fault }, { .name = "endless guests", .run = endless },
+	 { .name = "triple faults", .run = triple_fault },
+	 { .name = "endless guests", .run = endless },
 	 { .name = "unmapped memory", .run = unmapped_memory },
 	 { .name = "1,000 machines leave nothing", .run = thousand_lives, .seconds = 120 },
 	 { .name = "odd ends", .run = odd_ends, .seconds = 60 });

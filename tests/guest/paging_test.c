@@ -4,25 +4,25 @@
 
 #include "vm.h"
 
-#define P    0x01ull
-#define W    0x02ull
-#define U    0x04ull
-#define A    0x20ull
-#define D    0x40ull
-#define PS   0x80ull
-#define G    0x100ull
-#define NX   (1ull << 63)
-#define PWU  (P | W | U)
-#define CR0_WP (1u << 16)
-#define CR4_PGE (1u << 7)
+#define P	  0x01ull
+#define W	  0x02ull
+#define U	  0x04ull
+#define A	  0x20ull
+#define D	  0x40ull
+#define PS	  0x80ull
+#define G	  0x100ull
+#define NX	  (1ull << 63)
+#define PWU	  (P | W | U)
+#define CR0_WP	  (1u << 16)
+#define CR4_PGE	  (1u << 7)
 #define CR4_PCIDE (1u << 17)
-#define CR4_SMEP (1u << 20)
-#define CR4_SMAP (1u << 21)
+#define CR4_SMEP  (1u << 20)
+#define CR4_SMAP  (1u << 21)
 
 /* Two frames with different first words, to tell which one is mapped. */
-#define FRAME_A	 0x400000ul
-#define FRAME_B	 0x600000ul
-#define LARGE	 0x800000ul /* linear address of a 2 MiB page */
+#define FRAME_A 0x400000ul
+#define FRAME_B 0x600000ul
+#define LARGE	0x800000ul /* linear address of a 2 MiB page */
 
 /* Fill 64 fragments of a large page, one page of another, INVLPG at a fragment; sum what is read afterwards. */
 GUEST(large_fill, 64,
@@ -118,7 +118,8 @@ static void invlpg_1g(void)
 
 /* Code in fragments of a large page: INVLPG of any address of it drops the code, too. */
 GUEST(large_code, 64,
-      "mov $0x811000, %ebx; call *%rbx; mov %eax, %esi; hlt; invlpg 0x9ff000; call *%rbx; mov %eax, %edi; hlt");
+      "mov $0x811000, %ebx; call *%rbx; mov %eax, %esi; hlt; invlpg 0x9ff000; call *%rbx; mov "
+      "%eax, %edi; hlt");
 
 static void invlpg_code(void)
 {
@@ -192,15 +193,15 @@ static void global_pages(void)
  * RBX, RBP: CR3 values without and RDX, R8 with bit 63 (no flush).
  */
 GUEST(pcids, 64,
-      "mov 0x20000, %rsi; hlt\n"				/* 0: space 1 */
-      "mov %rbp, %cr3; mov 0x20000, %rsi; hlt\n"		/* 1: space 2 */
-      "mov %rdx, %cr3; mov 0x20000, %rsi; hlt\n"		/* 2: space 1, no flush */
-      "mov %rbx, %cr3; mov 0x20000, %rsi; hlt\n"		/* 3: space 1, flush */
-      "invpcid (%r9), %r10; mov 0x20000, %rsi; hlt\n"		/* 4: type in R10 */
-      "mov %r8, %cr3; mov 0x20000, %rsi; hlt\n"			/* 5: space 2, no flush */
-      "invpcid (%r9), %r10; mov 0x20000, %rsi; hlt\n"		/* 6 */
-      "invpcid (%r9), %r10; mov 0x20000, %rsi; hlt\n"		/* 7 */
-      "invlpg 0x20000; mov 0x20000, %rsi; hlt");		/* 8 */
+      "mov 0x20000, %rsi; hlt\n"		      /* 0: space 1 */
+      "mov %rbp, %cr3; mov 0x20000, %rsi; hlt\n"      /* 1: space 2 */
+      "mov %rdx, %cr3; mov 0x20000, %rsi; hlt\n"      /* 2: space 1, no flush */
+      "mov %rbx, %cr3; mov 0x20000, %rsi; hlt\n"      /* 3: space 1, flush */
+      "invpcid (%r9), %r10; mov 0x20000, %rsi; hlt\n" /* 4: type in R10 */
+      "mov %r8, %cr3; mov 0x20000, %rsi; hlt\n"	      /* 5: space 2, no flush */
+      "invpcid (%r9), %r10; mov 0x20000, %rsi; hlt\n" /* 6 */
+      "invpcid (%r9), %r10; mov 0x20000, %rsi; hlt\n" /* 7 */
+      "invlpg 0x20000; mov 0x20000, %rsi; hlt");      /* 8 */
 
 #define SPACE2 0x50000ul
 
@@ -285,7 +286,7 @@ static void invpcid_faults(void)
 		uint64_t type, pcid, address;
 		int vector;
 	} rows[] = {
-		{ 4, 0, 0, 13 },	{ ~0ull, 0, 0, 13 },	      { 0, 0x1000, 0, 13 },
+		{ 4, 0, 0, 13 },	  { ~0ull, 0, 0, 13 },	    { 0, 0x1000, 0, 13 },
 		{ 1, 1ull << 12, 0, 13 }, { 0, 1, 1ull << 60, 13 }, { 3, 0, 0, -1 },
 	};
 	struct vm vm;
@@ -370,9 +371,11 @@ static void accessed_dirty(void)
 
 /* A hot write tag must go with INVLPG when the entry is made read-only; the same for NX and code. */
 GUEST(hot_write, 64,
-      "mov $100, %ecx\n 1: mov %rcx, 0x20000; loop 1b; hlt; invlpg 0x20000; mov 0x20000, %rax; mov %rcx, 0x20000; hlt");
+      "mov $100, %ecx\n 1: mov %rcx, 0x20000; loop 1b; hlt; invlpg 0x20000; mov 0x20000, %rax; mov "
+      "%rcx, 0x20000; hlt");
 GUEST(hot_code, 64,
-      "mov $100, %ecx; mov $0x20000, %ebx\n 1: call *%rbx; loop 1b; hlt; invlpg 0x20000; call *%rbx; hlt");
+      "mov $100, %ecx; mov $0x20000, %ebx\n 1: call *%rbx; loop 1b; hlt; invlpg 0x20000; call "
+      "*%rbx; hlt");
 
 static void stale_rights(void)
 {
@@ -400,7 +403,8 @@ static void stale_rights(void)
 
 /* Every combination of entry rights, CPL, WP, SMEP, SMAP, AC and kind of access: error code and CR2. */
 GUEST(access_row, 64,
-      "cmp $1, %ecx; je 1f; ja 2f; mov 0x20018, %rax; jmp 3f\n 1: mov %rax, 0x20018; jmp 3f\n 2: jmp *%rdx\n"
+      "cmp $1, %ecx; je 1f; ja 2f; mov 0x20018, %rax; jmp 3f\n 1: mov %rax, 0x20018; jmp 3f\n 2: "
+      "jmp *%rdx\n"
       "3: int $0x80");
 enum { READ, WRITE, FETCH };
 struct row {
@@ -455,7 +459,8 @@ static void row_run(struct vm *vm, const struct row *r)
 	f = vm_fault(vm, expected < 0 ? 0x80 : 14, "rights");
 	if (expected >= 0 && (f.error != (unsigned)expected || f.cr2 != at))
 		check_failed("rights",
-			     "user %d writable %d nx %d present %d cpl3 %d wp %d smep %d smap %d ac %d kind %u: "
+			     "user %d writable %d nx %d present %d cpl3 %d wp %d smep %d smap %d "
+			     "ac %d kind %u: "
 			     "error %lx, cr2 %lx, expected %x",
 			     r->user_page, r->writable, r->nx, r->present, r->cpl3, r->wp, r->smep,
 			     r->smap, r->ac, r->kind, f.error, f.cr2, expected);
@@ -472,9 +477,9 @@ static void rights(void)
 		check_skip("no SMEP or SMAP in the guest");
 	for (unsigned bits = 0; bits < 1u << 9; bits++)
 		for (unsigned kind = READ; kind <= FETCH; kind++) {
-			struct row r = { bits & 1,	bits >> 1 & 1, bits >> 2 & 1,
-					 bits >> 3 & 1, bits >> 4 & 1, bits >> 5 & 1,
-					 bits >> 6 & 1, bits >> 7 & 1, bits >> 8 & 1, kind };
+			struct row r = { bits & 1,	bits >> 1 & 1, bits >> 2 & 1, bits >> 3 & 1,
+					 bits >> 4 & 1, bits >> 5 & 1, bits >> 6 & 1, bits >> 7 & 1,
+					 bits >> 8 & 1, kind };
 
 			row_run(&vm, &r);
 		}
@@ -512,7 +517,8 @@ static void smap_toggle(void)
 /* WP toggled by the guest itself around stores to a read-only page. */
 GUEST(wp_toggle, 64,
       "mov %cr0, %rax; mov $50, %ecx\n"
-      "1: btr $16, %rax; mov %rax, %cr0; mov %rcx, 0x20000; bts $16, %rax; mov %rax, %cr0; loop 1b\n"
+      "1: btr $16, %rax; mov %rax, %cr0; mov %rcx, 0x20000; bts $16, %rax; mov %rax, %cr0; loop "
+      "1b\n"
       "mov 0x20000, %rdx; mov %rcx, 0x20000; hlt");
 
 static void wp_by_guest(void)
@@ -579,7 +585,8 @@ static void faults_exact(void)
 /* Paging turned on and off by the guest in 32-bit mode, over memory that moves under it. */
 GUEST(toggle_pg, 32,
       "mov %cr0, %eax; mov $30, %ecx; xor %esi, %esi; xor %edi, %edi\n"
-      "1: add 0x20000, %esi; btr $31, %eax; mov %eax, %cr0; add 0x20000, %edi; bts $31, %eax; mov %eax, %cr0; loop 1b; hlt");
+      "1: add 0x20000, %esi; btr $31, %eax; mov %eax, %cr0; add 0x20000, %edi; bts $31, %eax; mov "
+      "%eax, %cr0; loop 1b; hlt");
 
 static void paging_toggled(void)
 {
@@ -605,5 +612,6 @@ VM_TESTS({ .name = "INVLPG, 2 MiB page", .run = invlpg_2m },
 	 { .name = "accessed and dirty bits", .run = accessed_dirty },
 	 { .name = "rights that are taken away", .run = stale_rights },
 	 { .name = "rights, all combinations", .run = rights, .seconds = 40 },
-	 { .name = "STAC and CLAC", .run = smap_toggle }, { .name = "WP toggled", .run = wp_by_guest },
-	 { .name = "faults", .run = faults_exact }, { .name = "paging toggled", .run = paging_toggled });
+	 { .name = "STAC and CLAC", .run = smap_toggle },
+	 { .name = "WP toggled", .run = wp_by_guest }, { .name = "faults", .run = faults_exact },
+	 { .name = "paging toggled", .run = paging_toggled });

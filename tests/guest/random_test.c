@@ -63,7 +63,7 @@ static void libc_find(uint64_t range[2])
 		fclose(f);
 }
 
-#define LOAD(field, more) \
+#define LOAD(field, more)                                                                          \
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field) + (more))
 #define JUMP(what, value, yes, no) BPF_JUMP(BPF_JMP | (what) | BPF_K, value, yes, no)
 
@@ -73,10 +73,10 @@ static void libc_find(uint64_t range[2])
  */
 static void filter_install(void)
 {
-	static const int allowed[] = { SYS_futex,	SYS_rt_sigreturn,   SYS_exit_group,
-				       SYS_madvise,	SYS_rt_sigprocmask, SYS_arch_prctl,
-				       SYS_newfstatat,	    SYS_process_vm_readv,
-				       SYS_process_vm_writev, SYS_write };
+	static const int allowed[] = { SYS_futex,      SYS_rt_sigreturn,     SYS_exit_group,
+				       SYS_madvise,    SYS_rt_sigprocmask,   SYS_arch_prctl,
+				       SYS_newfstatat, SYS_process_vm_readv, SYS_process_vm_writev,
+				       SYS_write };
 	enum { N = sizeof(allowed) / sizeof(allowed[0]), HEAD = 6 };
 	uint64_t libc[2];
 	struct sock_filter f[HEAD + N + 2];
@@ -99,7 +99,8 @@ static void filter_install(void)
 	f[HEAD + N] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
 	f[HEAD + N + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	sigaction(SIGSYS, &sa, NULL);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
 		_exit(77);
 }
 
@@ -120,10 +121,11 @@ static void *deadline(void *arg)
 static uint64_t address_random(uint64_t *seed)
 {
 	static const uint64_t places[] = {
-		0,	    VM_CODE,	 VM_DATA,	 VM_TABLES,  VM_GDT,	 VM_IDT,
-		VM_STACK,   VM_HOLE,	 VM_HOLE_END,	 VM_SIZE,    VM_DEVICE,	 0x7fffffff,
-		0xffffffff, 0xffff,	 0x7fffffffffffull, 1ull << 63, ~0ull, 0xfee00000,
-		0x200000,   0xffff800000000000ull, 0x40000000, VM_USER_STACK,
+		0,	    VM_CODE,	   VM_DATA,    VM_TABLES,   VM_GDT,
+		VM_IDT,	    VM_STACK,	   VM_HOLE,    VM_HOLE_END, VM_SIZE,
+		VM_DEVICE,  0x7fffffff,	   0xffffffff, 0xffff,	    0x7fffffffffffull,
+		1ull << 63, ~0ull,	   0xfee00000, 0x200000,    0xffff800000000000ull,
+		0x40000000, VM_USER_STACK,
 	};
 	uint64_t r = vm_random(seed);
 
@@ -137,9 +139,16 @@ static unsigned insn_random(uint64_t *seed, uint8_t *p)
 {
 	static const uint8_t prefix[] = { 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36,
 					  0x3e, 0x64, 0x65, 0x48, 0x4c, 0x41, 0x49, 0x40 };
-	static const uint8_t escape[][3] = { { 0x0f }, { 0x0f, 0x38 }, { 0x0f, 0x3a }, { 0xc5, 0xf8 },
-					     { 0xc4, 0xe2, 0x79 }, { 0xc5, 0xfd }, { 0x0f, 0x01 },
-					     { 0x0f, 0xae }, { 0x0f, 0xc7 }, { 0x62, 0xf1, 0x7c } };
+	static const uint8_t escape[][3] = { { 0x0f },
+					     { 0x0f, 0x38 },
+					     { 0x0f, 0x3a },
+					     { 0xc5, 0xf8 },
+					     { 0xc4, 0xe2, 0x79 },
+					     { 0xc5, 0xfd },
+					     { 0x0f, 0x01 },
+					     { 0x0f, 0xae },
+					     { 0x0f, 0xc7 },
+					     { 0x62, 0xf1, 0x7c } };
 	uint64_t r = vm_random(seed);
 	unsigned n = 0;
 
@@ -324,16 +333,17 @@ static void in_mode(enum vm_mode mode, unsigned cpl)
 	if (WIFSIGNALED(status))
 		check_failed("guest", "signal %d", WTERMSIG(status));
 	if (!told->done)
-		check_failed("guest", "%s CPL %u, ANYKVM_RUN_SEED=%lu (of ANYKVM_SEED=%lu), run %lu",
+		check_failed("guest",
+			     "%s CPL %u, ANYKVM_RUN_SEED=%lu (of ANYKVM_SEED=%lu), run %lu",
 			     vm_mode_names[mode], cpl, told->seed, vm_seed(), told->runs);
 	check_note("%s CPL %u: %lu runs, %lu exits, %lu exceptions and OUT", vm_mode_names[mode],
 		   cpl, told->runs, told->exits, told->exceptions);
 }
 
-#define IN_MODE(name, mode, cpl)     \
-	static void name(void)       \
-	{                            \
-		in_mode(mode, cpl);  \
+#define IN_MODE(name, mode, cpl)                                                                   \
+	static void name(void)                                                                     \
+	{                                                                                          \
+		in_mode(mode, cpl);                                                                \
 	}
 IN_MODE(in_real, VM_REAL, 0)
 IN_MODE(in_pm16, VM_PM16, 0)
@@ -389,7 +399,10 @@ static void trap_works(void)
 	expect_trap(call_from_here, SYS_madvise);
 }
 
-#define ROW(text, function) { .name = text, .run = function, .seconds = 60, .library_only = true }
+#define ROW(text, function)                                                                        \
+	{                                                                                          \
+		.name = text, .run = function, .seconds = 60, .library_only = true                 \
+	}
 VM_TESTS(ROW("the filter traps", trap_works), ROW("real mode", in_real),
 	 ROW("16-bit, CPL 0", in_pm16), ROW("16-bit, CPL 3", in_pm16_user),
 	 ROW("32-bit, CPL 0", in_pm32), ROW("32-bit, CPL 3", in_pm32_user),

@@ -5,10 +5,10 @@
 #include "vm.h"
 
 /* The body that is changed: mov $imm, %eax; ret. */
-#define BODY	  0x21000
-#define BODY_IMM  (BODY + 1)
-#define ALIAS	  0x31000ul
-#define OTHER	  0x22000
+#define BODY	 0x21000
+#define BODY_IMM (BODY + 1)
+#define ALIAS	 0x31000ul
+#define OTHER	 0x22000
 static const uint8_t body[] = { 0xb8, 1, 0, 0, 0, 0xc3 };
 
 static void body_load(struct vm *vm, uint64_t at, uint32_t value)
@@ -22,7 +22,8 @@ static void body_load(struct vm *vm, uint64_t at, uint32_t value)
 GUEST(call_invlpg, 64,
       "1: mov $0x21000, %ebx; call *%rbx; hlt; invlpg (%rbx); call *%rbx; hlt; jmp 1b");
 GUEST(call_cr3, 64,
-      "1: mov $0x21000, %ebx; call *%rbx; hlt; mov %cr3, %rcx; mov %rcx, %cr3; call *%rbx; hlt; jmp 1b");
+      "1: mov $0x21000, %ebx; call *%rbx; hlt; mov %cr3, %rcx; mov %rcx, %cr3; call *%rbx; hlt; "
+      "jmp 1b");
 GUEST(call_plain32, 32, "1: mov $0x21000, %ebx; call *%ebx; hlt; jmp 1b");
 GUEST(call_plain16, 16, "1: mov $0x9000, %bx; call *%bx; hlt; jmp 1b");
 
@@ -117,15 +118,16 @@ static void remap(void)
 }
 
 /* A loop whose own page is remapped under it by MOV CR3: the next instruction is the new page's. */
-#define LOOP_CODE                                                                       \
-	"mov $0x50000, %ecx; mov %cr3, %rdx; mov %rcx, %cr3; mov $1, %eax; hlt; hlt"
+#define LOOP_CODE "mov $0x50000, %ecx; mov %cr3, %rdx; mov %rcx, %cr3; mov $1, %eax; hlt; hlt"
 GUEST(self_remap, 64, LOOP_CODE);
 GUEST(self_remap_new, 64,
       "mov $0x50000, %ecx; mov %cr3, %rdx; mov %rcx, %cr3; mov $2, %eax; hlt; hlt");
 GUEST(self_invlpg, 64,
-      "mov $0x13108, %edi; movl $0x21067, (%rdi); mov $0x21000, %ebx; invlpg (%rbx); mov $1, %eax; hlt");
+      "mov $0x13108, %edi; movl $0x21067, (%rdi); mov $0x21000, %ebx; invlpg (%rbx); mov $1, %eax; "
+      "hlt");
 GUEST(self_invlpg_new, 64,
-      "mov $0x13108, %edi; movl $0x22067, (%rdi); mov $0x21000, %ebx; invlpg (%rbx); mov $2, %eax; hlt");
+      "mov $0x13108, %edi; movl $0x22067, (%rdi); mov $0x21000, %ebx; invlpg (%rbx); mov $2, %eax; "
+      "hlt");
 
 static void remap_self(void)
 {
@@ -162,7 +164,8 @@ static void remap_self(void)
 /* The next instruction, an instruction ahead in the block, one behind in a loop, in all widths. */
 GUEST(smc64, 64,
       "movb $2, 1f+1(%rip)\n 1: mov $1, %eax; cmp $2, %eax; jne bad64\n"
-      "movb $3, 2f+1(%rip); nop; nop; xor %ecx, %ecx; add $5, %ecx\n 2: mov $1, %eax; cmp $3, %eax; jne bad64\n"
+      "movb $3, 2f+1(%rip); nop; nop; xor %ecx, %ecx; add $5, %ecx\n 2: mov $1, %eax; cmp $3, "
+      "%eax; jne bad64\n"
       "mov $200, %ecx; xor %esi, %esi\n"
       "3: incb 4f+1(%rip)\n 4: mov $0, %al; inc %sil; cmp %sil, %al; jne bad64; loop 3b\n"
       /* XCHG, LOCK ADD, CMPXCHG and BTS onto the instruction ahead. */
@@ -170,14 +173,16 @@ GUEST(smc64, 64,
       "lock addb $3, 6f+1(%rip)\n 6: mov $1, %al; cmp $4, %al; jne bad64\n"
       "mov $1, %al; mov $9, %dl; cmpxchg %dl, 7f+1(%rip)\n 7: mov $1, %al; cmp $9, %al; jne bad64\n"
       "btsl $12, 8f(%rip)\n 8: mov $1, %al; cmp $0x11, %al; jne bad64\n"
-      "movups 20f(%rip), %xmm0; movups %xmm0, 9f(%rip)\n 9: mov $1, %eax; nop; nop; nop; nop; nop; nop; nop; nop; nop; nop; nop\n"
+      "movups 20f(%rip), %xmm0; movups %xmm0, 9f(%rip)\n 9: mov $1, %eax; nop; nop; nop; nop; nop; "
+      "nop; nop; nop; nop; nop; nop\n"
       "cmp $0x33, %eax; jne bad64\n"
       /* PUSH onto the code ahead. */
       "mov %rsp, %rbp; lea 10f+8(%rip), %rsp; mov 21f(%rip), %rax; push %rax\n"
       "10: mov $1, %ecx; nop; nop; nop; mov %rbp, %rsp; cmp $0x44, %ecx; jne bad64\n"
       /* CALL that pushes its return address onto its own target's page is no change of code. */
       "xor %ebx, %ebx; hlt; jmp .\n bad64: mov $1, %ebx; hlt\n"
-      ".balign 16\n 20: mov $0x33, %eax; .fill 11, 1, 0x90\n 21: mov $0x44, %ecx; .fill 3, 1, 0x90");
+      ".balign 16\n 20: mov $0x33, %eax; .fill 11, 1, 0x90\n 21: mov $0x44, %ecx; .fill 3, 1, "
+      "0x90");
 GUEST(smc32, 32,
       "call 0f\n 0: pop %edi; sub $5, %edi\n"
       "movb $2, 1f-smc32+1(%edi)\n 1: mov $1, %eax; cmp $2, %eax; jne bad32\n"
@@ -266,10 +271,12 @@ static void chained_target(void)
 /* An instruction on two pages; its second half is patched by host and guest. */
 #define STRADDLE 0x22ffd /* b8 imm32: two bytes of imm in the first page */
 GUEST(straddle_guest, 64,
-      "mov $0x22ffd, %ebx; call *%rbx; mov %eax, %esi; movb $0x77, 0x23001; call *%rbx; mov %eax, %edi\n"
+      "mov $0x22ffd, %ebx; call *%rbx; mov %eax, %esi; movb $0x77, 0x23001; call *%rbx; mov %eax, "
+      "%edi\n"
       "movb $0x66, 0x22ffe; call *%rbx; mov %eax, %edx; hlt");
 GUEST(straddle_remap, 64,
-      "mov $0x22ffd, %ebx; call *%rbx; mov %eax, %esi; hlt; invlpg 0x23000; call *%rbx; mov %eax, %edi; hlt");
+      "mov $0x22ffd, %ebx; call *%rbx; mov %eax, %esi; hlt; invlpg 0x23000; call *%rbx; mov %eax, "
+      "%edi; hlt");
 
 static void straddling(void)
 {
@@ -312,7 +319,8 @@ static void straddling(void)
 GUEST(cross, 64,
       "mov $100, %ecx; xor %esi, %esi\n"
       "1: incb 2f+1(%rip); jmp 2f\n .org 0xff8, 0x90\n .fill 8, 1, 0x90\n"
-      "2: mov $0, %al; inc %sil; cmp %sil, %al; jne 3f; dec %ecx; jnz 1b; xor %ebx, %ebx; hlt; jmp .\n"
+      "2: mov $0, %al; inc %sil; cmp %sil, %al; jne 3f; dec %ecx; jnz 1b; xor %ebx, %ebx; hlt; jmp "
+      ".\n"
       "3: mov $1, %ebx; hlt");
 /* A store that lies on both pages, both with code. */
 GUEST(cross_store, 64,

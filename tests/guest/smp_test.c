@@ -11,11 +11,11 @@
 
 #include "vm.h"
 
-#define CPUS	   3
-#define STACK(i)   (0x30000ul + 0x1000 * (i))
-#define CELLS	   0x28000ul /* words that host and guest look at */
-#define WATCH_MS   10
-#define STUCK_MS   5000
+#define CPUS		 3
+#define STACK(i)	 (0x30000ul + 0x1000 * (i))
+#define CELLS		 0x28000ul /* words that host and guest look at */
+#define WATCH_MS	 10
+#define STUCK_MS	 5000
 #define MSR_TSC_DEADLINE 0x6e0
 
 struct smp {
@@ -137,9 +137,11 @@ static void smp_destroy(struct smp *s)
 #define LOOPS 3000
 GUEST(count_add, 64, "mov $3000, %ecx; 1: lock addq $1, (%rsi); dec %ecx; jnz 1b; hlt");
 GUEST(count_inc, 64, "mov $3000, %ecx; 1: lock incl (%rsi); dec %ecx; jnz 1b; hlt");
-GUEST(count_xadd, 64, "mov $3000, %ecx; 1: mov $1, %eax; lock xaddq %rax, (%rsi); dec %ecx; jnz 1b; hlt");
+GUEST(count_xadd, 64,
+      "mov $3000, %ecx; 1: mov $1, %eax; lock xaddq %rax, (%rsi); dec %ecx; jnz 1b; hlt");
 GUEST(count_cmpxchg, 64,
-      "mov $3000, %ecx; 1: mov (%rsi), %rax; 2: lea 1(%rax), %rdx; lock cmpxchgq %rdx, (%rsi); jnz 2b;"
+      "mov $3000, %ecx; 1: mov (%rsi), %rax; 2: lea 1(%rax), %rdx; lock cmpxchgq %rdx, (%rsi); jnz "
+      "2b;"
       "dec %ecx; jnz 1b; hlt");
 /* A lock in the word by XCHG guards a plain count behind it. */
 GUEST(count_xchg, 64,
@@ -197,10 +199,12 @@ static void locked_page(void)
 #define BODY 0x21003ul /* mov $imm, %eax; ret: the immediate is aligned */
 #define FLAG CELLS
 GUEST(writer, 64,
-      "mov $20000, %ecx; mov $1, %eax; 1: mov %eax, 0x21004; mov %eax, 0x28000; inc %eax; pause; dec %ecx; jnz 1b;"
+      "mov $20000, %ecx; mov $1, %eax; 1: mov %eax, 0x21004; mov %eax, 0x28000; inc %eax; pause; "
+      "dec %ecx; jnz 1b;"
       "movl $1, 0x28100; hlt");
 GUEST(caller, 64,
-      "mov $0x21003, %r8d; 1: mov 0x28000, %esi; xor %eax, %eax; cpuid; call *%r8; cmp %esi, %eax; jb 2f;"
+      "mov $0x21003, %r8d; 1: mov 0x28000, %esi; xor %eax, %eax; cpuid; call *%r8; cmp %esi, %eax; "
+      "jb 2f;"
       "incq 0x28200(,%rdi,8); cmpl $0, 0x28100; je 1b; hlt; 2: mov %rax, %rbx; out %al, $0xf0");
 /* Without an instruction that serializes, in a loop that is linked. */
 GUEST(caller_plain, 64,
@@ -249,13 +253,17 @@ static void code_plain(void)
 /* R9 generation, R10 frame in use, R11 old frame, RSI address of the PTE. */
 GUEST(remapper, 64,
       "mov $600, %ecx; xor %r9d, %r9d; mov $0x50000, %r10d; mov $0x51000, %r11d;"
-      "1: xchg %r10, %r11; lea 0x67(%r10), %rax; mov %rax, (%rsi); invlpg 0x40000; inc %r9; mov %r9, 0x28000;"
+      "1: xchg %r10, %r11; lea 0x67(%r10), %rax; mov %rax, (%rsi); invlpg 0x40000; inc %r9; mov "
+      "%r9, 0x28000;"
       "2: pause; cmp %r9, 0x28088; jne 2b; cmp %r9, 0x28090; jne 2b;"
-      "movq $0xbad, (%r11); movq $0, 8(%r11); movq $0, 16(%r11); mov $20, %edx; 3: pause; dec %edx; jnz 3b;"
-      "mov 8(%r11), %rax; or 16(%r11), %rax; jnz 4f; movq $0, (%r11); dec %ecx; jnz 1b; movl $1, 0x28100; hlt;"
+      "movq $0xbad, (%r11); movq $0, 8(%r11); movq $0, 16(%r11); mov $20, %edx; 3: pause; dec "
+      "%edx; jnz 3b;"
+      "mov 8(%r11), %rax; or 16(%r11), %rax; jnz 4f; movq $0, (%r11); dec %ecx; jnz 1b; movl $1, "
+      "0x28100; hlt;"
       "4: movl $1, 0x28100; out %al, $0xf1");
 GUEST(user, 64,
-      "1: mov 0x28000, %rax; cmp %rax, %r9; je 2f; invlpg 0x40000; mov %rax, %r9; mov %r9, 0x28080(,%rdi,8);"
+      "1: mov 0x28000, %rax; cmp %rax, %r9; je 2f; invlpg 0x40000; mov %rax, %r9; mov %r9, "
+      "0x28080(,%rdi,8);"
       "2: cmpq $0xbad, 0x40000; je 3f; movq $1, 0x40000(,%rdi,8); cmpl $0, 0x28100; je 1b; hlt;"
       "3: out %al, $0xf0");
 
@@ -286,8 +294,10 @@ static void shootdown(void)
 #define CHANGES	  400
 /* GEN is odd while slots change; else bit 1 says which memory is there, whose first word is 100 or 101. */
 GUEST(slot_user, 64,
-      "1: cmpl $0, 0x28100; jne 3f; mov 0x28000, %rax; mov (%rsi), %rdx; movq $7, 8(%rsi,%rdi,8); mov 0x28000, %rbx;"
-      "cmp %rax, %rbx; jne 1b; test $1, %al; jnz 1b; shr $1, %eax; and $1, %eax; add $100, %eax; incq 0x28200(,%rdi,8);"
+      "1: cmpl $0, 0x28100; jne 3f; mov 0x28000, %rax; mov (%rsi), %rdx; movq $7, 8(%rsi,%rdi,8); "
+      "mov 0x28000, %rbx;"
+      "cmp %rax, %rbx; jne 1b; test $1, %al; jnz 1b; shr $1, %eax; and $1, %eax; add $100, %eax; "
+      "incq 0x28200(,%rdi,8);"
       "cmp %rax, %rdx; je 1b; out %al, $0xf0; 3: hlt");
 
 static void slots(void)
@@ -299,7 +309,8 @@ static void slots(void)
 	smp_make(&s, CPUS, 0);
 	VM_LOAD(&s.vm, VM_CODE, slot_user);
 	for (unsigned k = 0; k < 2; k++) {
-		memory[k] = mmap(NULL, SLOT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memory[k] = mmap(NULL, SLOT_SIZE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		*(uint64_t *)memory[k] = 100 + k;
 	}
 	*cell(&s, GEN) = 1;
@@ -329,17 +340,20 @@ static void slots(void)
 
 /* --- Wake-ups: timers in TSC-deadline mode and IPIs, always waited for by STI and HLT. */
 
-#define TICKS 0x29000ul /* per vCPU 64 bytes: timer interrupts, IPIs, rounds */
+#define TICKS  0x29000ul /* per vCPU 64 bytes: timer interrupts, IPIs, rounds */
 #define ROUNDS 8000
 #define X2APIC_ON                                                                                  \
-	"mov $0x1b, %ecx; rdmsr; or $0xc00, %eax; wrmsr; mov $0x80f, %ecx; mov $0x1ff, %eax; xor %edx, %edx; wrmsr;" \
+	"mov $0x1b, %ecx; rdmsr; or $0xc00, %eax; wrmsr; mov $0x80f, %ecx; mov $0x1ff, %eax; xor " \
+	"%edx, %edx; wrmsr;"                                                                       \
 	"mov %edi, %r15d; shl $6, %r15d; add $0x29000, %r15d;"
 
 GUEST(on_timer, 64,
-      "incq (%r15); push %rax; push %rcx; push %rdx; mov $0x80b, %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr;"
+      "incq (%r15); push %rax; push %rcx; push %rdx; mov $0x80b, %ecx; xor %eax, %eax; xor %edx, "
+      "%edx; wrmsr;"
       "pop %rdx; pop %rcx; pop %rax; iretq");
 GUEST(on_ipi, 64,
-      "incq 8(%r15); push %rax; push %rcx; push %rdx; mov $0x80b, %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr;"
+      "incq 8(%r15); push %rax; push %rcx; push %rdx; mov $0x80b, %ecx; xor %eax, %eax; xor %edx, "
+      "%edx; wrmsr;"
       "pop %rdx; pop %rcx; pop %rax; iretq");
 /* Deadlines from the past up to some ten microseconds ahead: R12 is a random state. */
 GUEST(timer_loop, 64,
@@ -347,17 +361,18 @@ GUEST(timer_loop, 64,
       "mov $0x832, %ecx; mov $0x40040, %eax; xor %edx, %edx; wrmsr; lea 12345(%rdi), %r12;"
       "xor %r14d, %r14d;"
       "1: imul $1103515245, %r12d, %r12d; add $12345, %r12d; mov %r12d, %r13d; shr $15, %r13d;"
-      "rdtsc; shl $32, %rdx; or %rdx, %rax; add %r13, %rax; sub $20000, %rax; mov %rax, %rdx; shr $32, %rdx;"
+      "rdtsc; shl $32, %rdx; or %rdx, %rax; add %r13, %rax; sub $20000, %rax; mov %rax, %rdx; shr "
+      "$32, %rdx;"
       "mov $0x6e0, %ecx; wrmsr; inc %r14;"
       "2: cmp %r14, (%r15); jae 3f; sti; hlt; cli; jmp 2b;"
       "3: mov %r14, 16(%r15); cmp $8000, %r14d; jb 1b; out %al, $0xf2");
 /* The number of the round to the other's mailbox and vector 0x41, then wait for its: IPIs may melt into one. */
 GUEST(ping_pong, 64,
-      X2APIC_ON
-      "mov %r15, %r13; xor $64, %r13; xor %r14d, %r14d;"
-      "1: inc %r14; mov %r14, 24(%r13); mov $0x830, %ecx; mov $0x41, %eax; mov %edi, %edx; xor $1, %edx; wrmsr;"
-      "2: cmp %r14, 24(%r15); jae 3f; sti; hlt; cli; jmp 2b;"
-      "3: mov %r14, 16(%r15); cmp $8000, %r14d; jb 1b; out %al, $0xf2");
+      X2APIC_ON "mov %r15, %r13; xor $64, %r13; xor %r14d, %r14d;"
+		"1: inc %r14; mov %r14, 24(%r13); mov $0x830, %ecx; mov $0x41, %eax; mov %edi, "
+		"%edx; xor $1, %edx; wrmsr;"
+		"2: cmp %r14, 24(%r15); jae 3f; sti; hlt; cli; jmp 2b;"
+		"3: mov %r14, 16(%r15); cmp $8000, %r14d; jb 1b; out %al, $0xf2");
 
 static void gate_set(struct smp *s, unsigned vector, uint64_t handler)
 {
@@ -387,8 +402,10 @@ static void watch(struct smp *s)
 			still[i] = now == last[i] ? still[i] + WATCH_MS : 0;
 			last[i] = now;
 			if (still[i] > STUCK_MS)
-				check_fatal("wake-up", "vCPU %u hangs after %lu rounds, %lu timers, %lu IPIs", i, now,
-					    cell_get(s, TICKS + 64 * i), cell_get(s, TICKS + 64 * i + 8));
+				check_fatal("wake-up",
+					    "vCPU %u hangs after %lu rounds, %lu timers, %lu IPIs",
+					    i, now, cell_get(s, TICKS + 64 * i),
+					    cell_get(s, TICKS + 64 * i + 8));
 		}
 		if (!running)
 			return;

@@ -229,9 +229,9 @@ struct vm_frame vm_frame(struct vm *vm)
 	unsigned size = vm->mode == VM_REAL ? 2 : wide ? 8 : 4;
 	struct kvm_regs regs = vm_regs(vm);
 	struct kvm_sregs sregs = vm_sregs(vm);
-	uint64_t at = vm->mode == VM_REAL ? sregs.ss.base + (uint16_t)regs.rsp :
-		      wide		  ? regs.rsp :
-					    sregs.ss.base + (uint32_t)regs.rsp;
+	uint64_t at = vm->mode == VM_REAL ? sregs.ss.base + (uint16_t)regs.rsp
+		      : wide		  ? regs.rsp
+					  : sregs.ss.base + (uint32_t)regs.rsp;
 	uint64_t *to[] = { &f.error, &f.rip, &f.cs, &f.rflags, &f.rsp, &f.ss };
 
 	if (!is_stub_exit(vm))
@@ -300,8 +300,8 @@ const char *vm_exit_text(struct vm *vm, int reason)
 		return text;
 	f = vm_frame(vm);
 	snprintf(text + n, sizeof(text) - n,
-		 ": port %x size %u; as a frame: error %lx rip %lx:%lx rflags %lx", vm->run->io.port,
-		 vm->run->io.size, f.error, f.cs, f.rip, f.rflags);
+		 ": port %x size %u; as a frame: error %lx rip %lx:%lx rflags %lx",
+		 vm->run->io.port, vm->run->io.size, f.error, f.cs, f.rip, f.rflags);
 	return text;
 }
 

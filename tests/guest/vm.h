@@ -138,41 +138,40 @@ const char *vm_exit_text(struct vm *vm, int reason);
  * Code of a guest, assembled for 16, 32 or 64 bits where it is written: name and name_end delimit it.
  * It runs at VM_CODE unless said otherwise, so labels are relative.
  */
-#define GUEST(name, bits, text)                                                              \
-	__asm__(".pushsection .rodata\n.globl " #name "\n" #name ":\n.code" #bits "\n" text  \
-		"\n.globl " #name "_end\n" #name "_end:\n.code64\n.popsection\n");           \
+#define GUEST(name, bits, text)                                                                    \
+	__asm__(".pushsection .rodata\n.globl " #name "\n" #name ":\n.code" #bits "\n" text        \
+		"\n.globl " #name "_end\n" #name "_end:\n.code64\n.popsection\n");                 \
 	extern const uint8_t name[], name##_end[]
 #define VM_LOAD(vm, gpa, name) vm_load(vm, gpa, name, name##_end - name)
 
 /* Enter @mode and @cpl with the code @name at VM_CODE. */
-#define VM_START(vm, mode, cpl, name)          \
-	do {                                   \
-		vm_enter(vm, mode, cpl);       \
-		VM_LOAD(vm, VM_CODE, name);    \
+#define VM_START(vm, mode, cpl, name)                                                              \
+	do {                                                                                       \
+		vm_enter(vm, mode, cpl);                                                           \
+		VM_LOAD(vm, VM_CODE, name);                                                        \
 	} while (0)
 
 /* Checks: a failure is told and the test goes on, except for CHECK_EXIT. */
 #define VM_STR2(x) #x
 #define VM_STR(x)  VM_STR2(x)
 #define VM_HERE	   __FILE__ ":" VM_STR(__LINE__)
-void check_failed(const char *where, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+void check_failed(const char *where, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void check_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void check_fatal(const char *where, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 _Noreturn void check_skip(const char *reason);
 void check_exit(struct vm *vm, int expected, const char *where);
-#define CHECK(what)                                     \
-	do {                                            \
-		if (!(what))                            \
-			check_failed(VM_HERE, "%s", #what); \
+#define CHECK(what)                                                                                \
+	do {                                                                                       \
+		if (!(what))                                                                       \
+			check_failed(VM_HERE, "%s", #what);                                        \
 	} while (0)
-#define CHECK_EQ(got, expected)                                                                \
-	do {                                                                                   \
-		uint64_t got_ = (uint64_t)(got), expected_ = (uint64_t)(expected);             \
-		if (got_ != expected_)                                                         \
-			check_failed(VM_HERE, "%s is %#lx, expected %#lx (%s)", #got, got_,    \
-				     expected_, #expected);                                    \
+#define CHECK_EQ(got, expected)                                                                    \
+	do {                                                                                       \
+		uint64_t got_ = (uint64_t)(got), expected_ = (uint64_t)(expected);                 \
+		if (got_ != expected_)                                                             \
+			check_failed(VM_HERE, "%s is %#lx, expected %#lx (%s)", #got, got_,        \
+				     expected_, #expected);                                        \
 	} while (0)
 /* Run, and expect that exit; otherwise the test ends. */
 #define CHECK_EXIT(vm, reason) check_exit(vm, reason, VM_HERE)
@@ -186,8 +185,8 @@ struct vm_test {
 };
 extern const struct vm_test vm_tests[];
 extern const unsigned vm_ntests;
-#define VM_TESTS(...)                                     \
-	const struct vm_test vm_tests[] = { __VA_ARGS__ }; \
+#define VM_TESTS(...)                                                                              \
+	const struct vm_test vm_tests[] = { __VA_ARGS__ };                                         \
 	const unsigned vm_ntests = sizeof(vm_tests) / sizeof(vm_tests[0])
 
 /* ANYKVM_SEED, else 1. */

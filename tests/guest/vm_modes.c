@@ -104,8 +104,8 @@ static void tables_write(struct vm *vm, enum vm_mode mode)
 		vm_poke(vm, VM_PT + i * size, (uint64_t)i << 12 | PTE_ALL, size);
 	for (unsigned i = 0; i < n; i++)
 		vm_poke(vm, pd + i * size,
-			i ? (uint64_t)i << (size == 4 ? 22 : 21) | PTE_ALL | PTE_PS :
-			    VM_PT | PTE_ALL,
+			i ? (uint64_t)i << (size == 4 ? 22 : 21) | PTE_ALL | PTE_PS
+			  : VM_PT | PTE_ALL,
 			size);
 	if (mode == VM_PAE)
 		vm_poke(vm, VM_TABLES, pd | 1, 8);
@@ -148,19 +148,21 @@ static struct kvm_segment segment(struct vm *vm, unsigned sel)
 
 static struct kvm_segment real_segment(unsigned type, unsigned dpl)
 {
-	return (struct kvm_segment){ .limit = 0xffff, .type = type, .s = 1, .present = 1, .dpl = dpl };
+	return (struct kvm_segment){
+		.limit = 0xffff, .type = type, .s = 1, .present = 1, .dpl = dpl
+	};
 }
 
 static void segments_set(struct vm *vm, struct kvm_sregs *s, enum vm_mode mode, unsigned cpl)
 {
 	static const uint16_t code[VM_MODES][2] = {
-		[VM_PM16] = { SEL_CODE16, SEL_USER16 },	  [VM_PM32] = { SEL_CODE32, SEL_USER32 },
+		[VM_PM16] = { SEL_CODE16, SEL_USER16 },	   [VM_PM32] = { SEL_CODE32, SEL_USER32 },
 		[VM_PAGED32] = { SEL_CODE32, SEL_USER32 }, [VM_PAE] = { SEL_CODE32, SEL_USER32 },
 		[VM_COMPAT] = { SEL_CODE32, SEL_USER32 },  [VM_LONG] = { SEL_CODE64, SEL_USER64 },
 	};
 	bool user = cpl == 3, narrow = mode == VM_PM16;
-	unsigned data = user ? (narrow ? SEL_USER_DATA16 : SEL_USER_DATA) :
-			       (narrow ? SEL_DATA16 : SEL_DATA);
+	unsigned data = user ? (narrow ? SEL_USER_DATA16 : SEL_USER_DATA)
+			     : (narrow ? SEL_DATA16 : SEL_DATA);
 
 	if (mode == VM_REAL || mode == VM_V86) {
 		s->cs = real_segment(mode == VM_REAL ? 11 : 3, mode == VM_REAL ? 0 : 3);

@@ -18,18 +18,20 @@ static void image_clear(struct vm *vm)
 #define WORK_16 "fninit; fld1; fldl 0xf0; fadds 0xf0; fdiv %st(1), %st; fsqrt; fld %st(1)\n"
 
 GUEST(env64, 64,
-      WORK_64 "fnstenv 0x20100; fnsave 0x20200\n" WORK_64 "data16 fnstenv 0x20300; data16 fnsave 0x20400\n"
-	      WORK_64 "fxsave 0x20600; fxsave64 0x20800; hlt");
+      WORK_64 "fnstenv 0x20100; fnsave 0x20200\n" WORK_64
+	      "data16 fnstenv 0x20300; data16 fnsave 0x20400\n" WORK_64
+	      "fxsave 0x20600; fxsave64 0x20800; hlt");
 GUEST(env32, 32,
-      WORK_32 "fnstenv 0x20100; fnsave 0x20200\n" WORK_32 "data16 fnstenv 0x20300; data16 fnsave 0x20400\n"
-	      WORK_32 "fxsave 0x20600; fxsave 0x20800; hlt");
+      WORK_32 "fnstenv 0x20100; fnsave 0x20200\n" WORK_32
+	      "data16 fnstenv 0x20300; data16 fnsave 0x20400\n" WORK_32
+	      "fxsave 0x20600; fxsave 0x20800; hlt");
 GUEST(env16, 16,
       "mov $0x2000, %ax; mov %ax, %ds\n" WORK_16
-      "data32 fnstenv 0x100; data32 fnsave 0x200\n" WORK_16 "fnstenvs 0x300; fnsaves 0x400\n" WORK_16
-      "fxsave 0x600; fxsave 0x800; hlt");
+      "data32 fnstenv 0x100; data32 fnsave 0x200\n" WORK_16
+      "fnstenvs 0x300; fnsaves 0x400\n" WORK_16 "fxsave 0x600; fxsave 0x800; hlt");
 GUEST(xsave64, 64,
-      "mov %cr4, %rax; or $0x40000, %eax; mov %rax, %cr4; xor %ecx, %ecx; mov $7, %eax; xor %edx, %edx; xsetbv\n" WORK_64
-      "mov $7, %eax; xor %edx, %edx; xsave 0x20100; xsave64 0x20600\n"
+      "mov %cr4, %rax; or $0x40000, %eax; mov %rax, %cr4; xor %ecx, %ecx; mov $7, %eax; xor %edx, "
+      "%edx; xsetbv\n" WORK_64 "mov $7, %eax; xor %edx, %edx; xsave 0x20100; xsave64 0x20600\n"
       "hlt; mov $7, %eax; xor %edx, %edx; xsaveopt 0x20100; xsaveopt64 0x20600\n"
       "hlt; mov $7, %eax; xor %edx, %edx; xsavec 0x20100; xsavec64 0x20600; hlt");
 

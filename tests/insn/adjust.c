@@ -17,7 +17,8 @@ static u16 random_selector(struct rng *r)
 
 static unsigned gpr_of(const ZydisDecodedOperand *op)
 {
-	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, op->reg.value);
+	ZydisRegister wide =
+		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, op->reg.value);
 
 	return ZydisRegisterGetId(wide);
 }
@@ -32,10 +33,14 @@ static bool is_address(const struct testcase *c, unsigned reg)
 {
 	for (unsigned i = 0; i < c->zi.operand_count; i++)
 		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-			if (c->ops[i].mem.base >= ZYDIS_REGISTER_EAX && gpr_of(&(ZydisDecodedOperand){ .reg.value = c->ops[i].mem.base }) == reg)
+			if (c->ops[i].mem.base >= ZYDIS_REGISTER_EAX &&
+			    gpr_of(&(ZydisDecodedOperand){ .reg.value = c->ops[i].mem.base }) ==
+				    reg)
 				return true;
-			if (c->ops[i].mem.index >= ZYDIS_REGISTER_EAX && c->ops[i].mem.index <= ZYDIS_REGISTER_R15 &&
-			    gpr_of(&(ZydisDecodedOperand){ .reg.value = c->ops[i].mem.index }) == reg)
+			if (c->ops[i].mem.index >= ZYDIS_REGISTER_EAX &&
+			    c->ops[i].mem.index <= ZYDIS_REGISTER_R15 &&
+			    gpr_of(&(ZydisDecodedOperand){ .reg.value = c->ops[i].mem.index }) ==
+				    reg)
 				return true;
 		}
 	return false;
@@ -63,8 +68,10 @@ static void for_bit(struct start *s, const struct testcase *c, struct rng *r)
 
 static void for_repeat(struct start *s, const struct testcase *c, struct rng *r)
 {
-	if (c->zi.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
-		s->st.gpr[RCX] = rng_below(r, 24) | (c->zi.address_width == 32 ? rng_next(r) << 32 : 0);
+	if (c->zi.attributes &
+	    (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
+		s->st.gpr[RCX] =
+			rng_below(r, 24) | (c->zi.address_width == 32 ? rng_next(r) << 32 : 0);
 	if (rng_chance(r, 40))
 		s->st.rflags |= FL_DF;
 }
@@ -170,23 +177,23 @@ static const struct {
 	u16 mnemonic;
 	void (*fn)(struct start *s, const struct testcase *c, struct rng *r);
 } registers[] = {
-	{ ZYDIS_MNEMONIC_DIV, for_divide },	    { ZYDIS_MNEMONIC_IDIV, for_divide },
-	{ ZYDIS_MNEMONIC_BT, for_bit },		    { ZYDIS_MNEMONIC_BTS, for_bit },
-	{ ZYDIS_MNEMONIC_BTR, for_bit },	    { ZYDIS_MNEMONIC_BTC, for_bit },
-	{ ZYDIS_MNEMONIC_XADD, for_lock },	    { ZYDIS_MNEMONIC_LAR, for_selector },
-	{ ZYDIS_MNEMONIC_LSL, for_selector },	    { ZYDIS_MNEMONIC_VERR, for_selector },
-	{ ZYDIS_MNEMONIC_VERW, for_selector },	    { ZYDIS_MNEMONIC_MOV, for_mov },
-	{ ZYDIS_MNEMONIC_JMP, for_branch },	    { ZYDIS_MNEMONIC_CALL, for_branch },
-	{ ZYDIS_MNEMONIC_LOOP, for_loop },	    { ZYDIS_MNEMONIC_LOOPE, for_loop },
-	{ ZYDIS_MNEMONIC_LOOPNE, for_loop },	    { ZYDIS_MNEMONIC_JRCXZ, for_loop },
-	{ ZYDIS_MNEMONIC_JECXZ, for_loop },	    { ZYDIS_MNEMONIC_XSAVE, for_xsave },
-	{ ZYDIS_MNEMONIC_XSAVE64, for_xsave },	    { ZYDIS_MNEMONIC_XSAVEC, for_xsave },
-	{ ZYDIS_MNEMONIC_XSAVEC64, for_xsave },	    { ZYDIS_MNEMONIC_XSAVEOPT, for_xsave },
-	{ ZYDIS_MNEMONIC_XSAVEOPT64, for_xsave },   { ZYDIS_MNEMONIC_XRSTOR, for_xsave },
-	{ ZYDIS_MNEMONIC_XRSTOR64, for_xsave },	    { ZYDIS_MNEMONIC_ENTER, for_enter },
-	{ ZYDIS_MNEMONIC_CLZERO, for_clzero },	    { ZYDIS_MNEMONIC_XGETBV, for_lahf },
-	{ ZYDIS_MNEMONIC_RET, for_frame },	    { ZYDIS_MNEMONIC_IRET, for_frame },
-	{ ZYDIS_MNEMONIC_IRETD, for_frame },	    { ZYDIS_MNEMONIC_IRETQ, for_frame },
+	{ ZYDIS_MNEMONIC_DIV, for_divide },	  { ZYDIS_MNEMONIC_IDIV, for_divide },
+	{ ZYDIS_MNEMONIC_BT, for_bit },		  { ZYDIS_MNEMONIC_BTS, for_bit },
+	{ ZYDIS_MNEMONIC_BTR, for_bit },	  { ZYDIS_MNEMONIC_BTC, for_bit },
+	{ ZYDIS_MNEMONIC_XADD, for_lock },	  { ZYDIS_MNEMONIC_LAR, for_selector },
+	{ ZYDIS_MNEMONIC_LSL, for_selector },	  { ZYDIS_MNEMONIC_VERR, for_selector },
+	{ ZYDIS_MNEMONIC_VERW, for_selector },	  { ZYDIS_MNEMONIC_MOV, for_mov },
+	{ ZYDIS_MNEMONIC_JMP, for_branch },	  { ZYDIS_MNEMONIC_CALL, for_branch },
+	{ ZYDIS_MNEMONIC_LOOP, for_loop },	  { ZYDIS_MNEMONIC_LOOPE, for_loop },
+	{ ZYDIS_MNEMONIC_LOOPNE, for_loop },	  { ZYDIS_MNEMONIC_JRCXZ, for_loop },
+	{ ZYDIS_MNEMONIC_JECXZ, for_loop },	  { ZYDIS_MNEMONIC_XSAVE, for_xsave },
+	{ ZYDIS_MNEMONIC_XSAVE64, for_xsave },	  { ZYDIS_MNEMONIC_XSAVEC, for_xsave },
+	{ ZYDIS_MNEMONIC_XSAVEC64, for_xsave },	  { ZYDIS_MNEMONIC_XSAVEOPT, for_xsave },
+	{ ZYDIS_MNEMONIC_XSAVEOPT64, for_xsave }, { ZYDIS_MNEMONIC_XRSTOR, for_xsave },
+	{ ZYDIS_MNEMONIC_XRSTOR64, for_xsave },	  { ZYDIS_MNEMONIC_ENTER, for_enter },
+	{ ZYDIS_MNEMONIC_CLZERO, for_clzero },	  { ZYDIS_MNEMONIC_XGETBV, for_lahf },
+	{ ZYDIS_MNEMONIC_RET, for_frame },	  { ZYDIS_MNEMONIC_IRET, for_frame },
+	{ ZYDIS_MNEMONIC_IRETD, for_frame },	  { ZYDIS_MNEMONIC_IRETQ, for_frame },
 	{ ZYDIS_MNEMONIC_RDPMC, for_lahf },
 };
 
@@ -196,7 +203,8 @@ void adjust_registers(struct start *s, const struct testcase *c, struct rng *r)
 		if (registers[i].mnemonic == c->zi.mnemonic)
 			registers[i].fn(s, c, r);
 	for (unsigned i = 0; i < c->zi.operand_count; i++)
-		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && c->ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    c->ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 			for_vsib(s, c, r);
 	if (c->zi.meta.category == ZYDIS_CATEGORY_STRINGOP)
 		for_repeat(s, c, r);
@@ -260,7 +268,8 @@ static void mem_ret(struct start *s, const struct testcase *c, struct rng *r)
 	unsigned n = c->zi.operand_width / 8;
 	u8 *p = image_at(s->st.gpr[RSP], 40);
 	u64 frame[5] = { c->tail[rng_below(r, TAILS)], rng_chance(r, 80) ? USER_CS : 0xfff8 | 3,
-			 0x202 | (rng_next(r) & (FL_ARITH | FL_DF | FL_ID)), s->st.gpr[RSP] + 64, USER_SS };
+			 0x202 | (rng_next(r) & (FL_ARITH | FL_DF | FL_ID)), s->st.gpr[RSP] + 64,
+			 USER_SS };
 
 	for (unsigned i = 0; p && i < 5; i++)
 		memcpy(p + i * n, &frame[i], n);
@@ -309,8 +318,9 @@ static void mem_far(struct start *s, const struct testcase *c, struct rng *r)
 static void mem_cmpxchg(struct start *s, const struct testcase *c, struct rng *r)
 {
 	u8 *p = explicit_memory(s, c, 16);
-	unsigned n = c->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 8 :
-		     c->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B	 ? 4 : 0;
+	unsigned n = c->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B  ? 8
+		     : c->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B ? 4
+								  : 0;
 
 	if (!p || rng_chance(r, 50))
 		return;
@@ -323,18 +333,30 @@ static const struct {
 	u16 mnemonic;
 	void (*fn)(struct start *s, const struct testcase *c, struct rng *r);
 } memories[] = {
-	{ ZYDIS_MNEMONIC_XRSTOR, mem_xrstor },	   { ZYDIS_MNEMONIC_XRSTOR64, mem_xrstor },
-	{ ZYDIS_MNEMONIC_FXRSTOR, mem_xrstor },	   { ZYDIS_MNEMONIC_FXRSTOR64, mem_xrstor },
-	{ ZYDIS_MNEMONIC_LDMXCSR, mem_mxcsr },	   { ZYDIS_MNEMONIC_VLDMXCSR, mem_mxcsr },
-	{ ZYDIS_MNEMONIC_JMP, mem_branch },	   { ZYDIS_MNEMONIC_CALL, mem_branch },
-	{ ZYDIS_MNEMONIC_RET, mem_ret },	   { ZYDIS_MNEMONIC_IRET, mem_ret },
-	{ ZYDIS_MNEMONIC_IRETD, mem_ret },	   { ZYDIS_MNEMONIC_IRETQ, mem_ret },
-	{ ZYDIS_MNEMONIC_POPF, mem_popf },	   { ZYDIS_MNEMONIC_POPFQ, mem_popf },
-	{ ZYDIS_MNEMONIC_POP, mem_pop },	   { ZYDIS_MNEMONIC_LSS, mem_far },
-	{ ZYDIS_MNEMONIC_LFS, mem_far },	   { ZYDIS_MNEMONIC_LGS, mem_far },
-	{ ZYDIS_MNEMONIC_LAR, mem_selector },	   { ZYDIS_MNEMONIC_LSL, mem_selector },
-	{ ZYDIS_MNEMONIC_VERR, mem_selector },	   { ZYDIS_MNEMONIC_VERW, mem_selector },
-	{ ZYDIS_MNEMONIC_CMPXCHG, mem_cmpxchg },   { ZYDIS_MNEMONIC_CMPXCHG8B, mem_cmpxchg },
+	{ ZYDIS_MNEMONIC_XRSTOR, mem_xrstor },
+	{ ZYDIS_MNEMONIC_XRSTOR64, mem_xrstor },
+	{ ZYDIS_MNEMONIC_FXRSTOR, mem_xrstor },
+	{ ZYDIS_MNEMONIC_FXRSTOR64, mem_xrstor },
+	{ ZYDIS_MNEMONIC_LDMXCSR, mem_mxcsr },
+	{ ZYDIS_MNEMONIC_VLDMXCSR, mem_mxcsr },
+	{ ZYDIS_MNEMONIC_JMP, mem_branch },
+	{ ZYDIS_MNEMONIC_CALL, mem_branch },
+	{ ZYDIS_MNEMONIC_RET, mem_ret },
+	{ ZYDIS_MNEMONIC_IRET, mem_ret },
+	{ ZYDIS_MNEMONIC_IRETD, mem_ret },
+	{ ZYDIS_MNEMONIC_IRETQ, mem_ret },
+	{ ZYDIS_MNEMONIC_POPF, mem_popf },
+	{ ZYDIS_MNEMONIC_POPFQ, mem_popf },
+	{ ZYDIS_MNEMONIC_POP, mem_pop },
+	{ ZYDIS_MNEMONIC_LSS, mem_far },
+	{ ZYDIS_MNEMONIC_LFS, mem_far },
+	{ ZYDIS_MNEMONIC_LGS, mem_far },
+	{ ZYDIS_MNEMONIC_LAR, mem_selector },
+	{ ZYDIS_MNEMONIC_LSL, mem_selector },
+	{ ZYDIS_MNEMONIC_VERR, mem_selector },
+	{ ZYDIS_MNEMONIC_VERW, mem_selector },
+	{ ZYDIS_MNEMONIC_CMPXCHG, mem_cmpxchg },
+	{ ZYDIS_MNEMONIC_CMPXCHG8B, mem_cmpxchg },
 	{ ZYDIS_MNEMONIC_CMPXCHG16B, mem_cmpxchg },
 };
 

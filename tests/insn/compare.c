@@ -5,14 +5,14 @@
 #include "cpu/x86/xstate.h"
 #include "insn.h"
 
-#define ALL_GPR	  0xffffu
-#define LOOSE_RIP 0x01 /* address of the fault or trap */
-#define LOOSE_CR2 0x02 /* any address of the operand */
-#define LOOSE_CR2_PAGE 0x04 /* any address in the same page */
+#define ALL_GPR		0xffffu
+#define LOOSE_RIP	0x01 /* address of the fault or trap */
+#define LOOSE_CR2	0x02 /* any address of the operand */
+#define LOOSE_CR2_PAGE	0x04 /* any address in the same page */
 #define LOOSE_X87_FAULT 0x08 /* x87 state after a fault */
-#define LOOSE_FAULT 0x10 /* whether there is one */
-#define LOOSE_CF 0x20
-#define LOOSE_PENDING 0x40 /* whether a pending x87 exception comes before a fault of the address */
+#define LOOSE_FAULT	0x10 /* whether there is one */
+#define LOOSE_CF	0x20
+#define LOOSE_PENDING	0x40 /* whether a pending x87 exception comes before a fault of the address */
 
 /* Results that need not agree, and why. */
 static const struct loose {
@@ -23,7 +23,8 @@ static const struct loose {
 } loose_table[] = {
 	{ ZYDIS_MNEMONIC_RDTSC, BIT(RAX) | BIT(RDX), 0, "time" },
 	{ ZYDIS_MNEMONIC_RDTSCP, BIT(RAX) | BIT(RDX) | BIT(RCX), 0, "time" },
-	{ ZYDIS_MNEMONIC_CPUID, BIT(RAX) | BIT(RBX) | BIT(RCX) | BIT(RDX), 0, "the guest's CPUID is its own" },
+	{ ZYDIS_MNEMONIC_CPUID, BIT(RAX) | BIT(RBX) | BIT(RCX) | BIT(RDX), 0,
+	  "the guest's CPUID is its own" },
 	{ ZYDIS_MNEMONIC_XGETBV, BIT(RAX) | BIT(RDX), 0, "the guest's XCR0 is its own" },
 	{ ZYDIS_MNEMONIC_RDPID, ALL_GPR, 0, "the guest's TSC_AUX is its own" },
 	{ ZYDIS_MNEMONIC_RDRAND, ALL_GPR, LOOSE_CF, "random, and it may fail" },
@@ -53,10 +54,14 @@ static const struct loose {
 	{ ZYDIS_MNEMONIC_FLDENV, 0, LOOSE_CR2, "order of the parts of an image" },
 	{ ZYDIS_MNEMONIC_FNSAVE, 0, LOOSE_CR2, "order of the parts of an image" },
 	{ ZYDIS_MNEMONIC_FRSTOR, 0, LOOSE_CR2, "order of the parts of an image" },
-	{ ZYDIS_MNEMONIC_CVTPD2PI, 0, LOOSE_PENDING, "an SSE instruction that writes an MMX register" },
-	{ ZYDIS_MNEMONIC_CVTTPD2PI, 0, LOOSE_PENDING, "an SSE instruction that writes an MMX register" },
-	{ ZYDIS_MNEMONIC_CVTPS2PI, 0, LOOSE_PENDING, "an SSE instruction that writes an MMX register" },
-	{ ZYDIS_MNEMONIC_CVTTPS2PI, 0, LOOSE_PENDING, "an SSE instruction that writes an MMX register" },
+	{ ZYDIS_MNEMONIC_CVTPD2PI, 0, LOOSE_PENDING,
+	  "an SSE instruction that writes an MMX register" },
+	{ ZYDIS_MNEMONIC_CVTTPD2PI, 0, LOOSE_PENDING,
+	  "an SSE instruction that writes an MMX register" },
+	{ ZYDIS_MNEMONIC_CVTPS2PI, 0, LOOSE_PENDING,
+	  "an SSE instruction that writes an MMX register" },
+	{ ZYDIS_MNEMONIC_CVTTPS2PI, 0, LOOSE_PENDING,
+	  "an SSE instruction that writes an MMX register" },
 	{ ZYDIS_MNEMONIC_CALL, 0, LOOSE_CR2, "order of the words of a far frame" },
 	{ ZYDIS_MNEMONIC_RET, 0, LOOSE_CR2, "order of the words of a far frame" },
 	{ ZYDIS_MNEMONIC_IRET, 0, LOOSE_CR2, "order of the words of a frame" },
@@ -91,10 +96,12 @@ static bool differ(FILE *f, const char *what, u64 native, u64 guest)
 	return true;
 }
 
-static bool gprs_differ(const struct testcase *c, const struct outcome *a, const struct outcome *b, FILE *f)
+static bool gprs_differ(const struct testcase *c, const struct outcome *a, const struct outcome *b,
+			FILE *f)
 {
-	static const char *const names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+	static const char *const names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+					       "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+					       "r12", "r13", "r14", "r15" };
 	const struct loose *l = loose_find(c);
 	bool bad = false;
 
@@ -153,8 +160,8 @@ static bool x87_differs(const u8 *a, const u8 *b, FILE *f)
 	return bad;
 }
 
-static bool component_differs(const u8 *a, const u8 *b, const char *what, unsigned unit, unsigned off,
-			      unsigned size, FILE *f)
+static bool component_differs(const u8 *a, const u8 *b, const char *what, unsigned unit,
+			      unsigned off, unsigned size, FILE *f)
 {
 	bool bad = false;
 	char name[24];
@@ -172,7 +179,8 @@ static bool component_differs(const u8 *a, const u8 *b, const char *what, unsign
 static bool is_gather(const struct testcase *c)
 {
 	for (unsigned i = 0; i < c->zi.operand_count_visible; i++)
-		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && c->ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    c->ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 			return true;
 	return false;
 }
@@ -180,7 +188,9 @@ static bool is_gather(const struct testcase *c)
 static bool vectors_differ(const struct outcome *native, const struct outcome *guest, bool x87,
 			   bool upper, FILE *f)
 {
-	static const char *const names[XC_COUNT] = { "", "", "ymmh", "", "", "k", "zmmh", "zmm16+" };
+	static const char *const names[XC_COUNT] = {
+		"", "", "ymmh", "", "", "k", "zmmh", "zmm16+"
+	};
 	static const u8 units[XC_COUNT] = { 1, 1, 16, 1, 1, 8, 32, 64 };
 	const struct xstate_layout *l = xstate_layout();
 	static u8 a[XSAVE_AREA], b[XSAVE_AREA];
@@ -195,14 +205,16 @@ static bool vectors_differ(const struct outcome *native, const struct outcome *g
 	bad |= component_differs(a, b, "xmm", 16, XS_XMM, 256, f);
 	for (unsigned i = 2; i < XC_COUNT; i++)
 		if (state_mask >> i & 1 && (upper || i == 5))
-			bad |= component_differs(a, b, names[i], units[i], l->offset[i], l->size[i], f);
+			bad |= component_differs(a, b, names[i], units[i], l->offset[i], l->size[i],
+						 f);
 	return bad;
 }
 
 /* Exceptions whose error code the host's kernel shows as hardware gave it. */
 static bool has_error(int vector)
 {
-	return vector == VEC_PF || vector == VEC_GP || vector == VEC_SS || vector == VEC_NP || vector == VEC_TS;
+	return vector == VEC_PF || vector == VEC_GP || vector == VEC_SS || vector == VEC_NP ||
+	       vector == VEC_TS;
 }
 
 /* Flags that the instructions from @rip on overwrite before they are read. */
@@ -216,7 +228,8 @@ static u64 dead_flags(const struct testcase *c, u64 rip)
 
 	memcpy(code, c->bytes, c->zi.length);
 	memcpy(code + c->zi.length, c->behind, c->nbehind);
-	for (unsigned at = rip - c->at; at < n && insn_decode(code + at, &zi, ops); at += zi.length) {
+	for (unsigned at = rip - c->at; at < n && insn_decode(code + at, &zi, ops);
+	     at += zi.length) {
 		const ZydisAccessedFlags *f = zi.cpu_flags;
 
 		if (!f)
@@ -231,7 +244,8 @@ static u64 dead_flags(const struct testcase *c, u64 rip)
  * What the manuals leave undefined is not compared. The fast form loses flags that would be overwritten
  * unread after a fault: the instruction runs again from its start. The checked form keeps them.
  */
-static u64 flags_compared(const struct testcase *c, const struct outcome *native, const struct outcome *guest)
+static u64 flags_compared(const struct testcase *c, const struct outcome *native,
+			  const struct outcome *guest)
 {
 	const ZydisAccessedFlags *f = c->zi.cpu_flags;
 	u64 flags = FL_ARITH | FL_DF | FL_ID | FL_NT | FL_IF | FL_IOPL | FL_AC;
@@ -250,22 +264,25 @@ static bool is_canonical(u64 a)
 	return (s64)(a << 16) >> 16 == (s64)a;
 }
 
-bool outcome_ignored(const struct testcase *c, const struct outcome *native, const struct outcome *guest)
+bool outcome_ignored(const struct testcase *c, const struct outcome *native,
+		     const struct outcome *guest)
 {
 	bool near = c->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
 
 	/* An instruction that the host does not have: ours looks at the memory operand first. */
-	if (native->vector == VEC_UD && (guest->vector == VEC_PF || guest->vector == VEC_GP || guest->vector == VEC_SS))
+	if (native->vector == VEC_UD &&
+	    (guest->vector == VEC_PF || guest->vector == VEC_GP || guest->vector == VEC_SS))
 		return true;
 	/* DIFFERS: the fast form arrives at an address that is not canonical, and faults there. */
-	if (guest->is_fast && near && native->vector == VEC_GP && guest->vector == VEC_GP && !is_canonical(guest->rip))
+	if (guest->is_fast && near && native->vector == VEC_GP && guest->vector == VEC_GP &&
+	    !is_canonical(guest->rip))
 		return true;
 	/* Two faults of one CALL, of the push and of the target. */
 	if (near && native->vector == VEC_SS && guest->vector == VEC_GP)
 		return true;
 	/* Whether a mask of zeros takes the alignment check away is the processor's choice. */
-	if (c->zi.avx.mask.reg > ZYDIS_REGISTER_K0 && native->vector == -1 && guest->vector == VEC_GP &&
-	    c->zi.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E1)
+	if (c->zi.avx.mask.reg > ZYDIS_REGISTER_K0 && native->vector == -1 &&
+	    guest->vector == VEC_GP && c->zi.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E1)
 		return true;
 	return native->vector >= 0 && guest->vector == -1 && is_loose(c, LOOSE_FAULT);
 }
@@ -304,9 +321,11 @@ bool outcome_differs(const struct testcase *c, const struct start *s, const stru
 	bad |= differ(f, "fs base", native->st.fs_base, guest->st.fs_base);
 	bad |= differ(f, "gs base", native->st.gs_base, guest->st.gs_base);
 	for (unsigned i = 0; i < 6; i++)
-		bad |= differ(f, "selector", selector_of(native->st.sel[i]), selector_of(guest->st.sel[i]));
-	return bad | vectors_differ(native, guest, native->vector < 0 || !is_loose(c, LOOSE_X87_FAULT),
-				    native->vector < 0 || !is_gather(c), f);
+		bad |= differ(f, "selector", selector_of(native->st.sel[i]),
+			      selector_of(guest->st.sel[i]));
+	return bad |
+	       vectors_differ(native, guest, native->vector < 0 || !is_loose(c, LOOSE_X87_FAULT),
+			      native->vector < 0 || !is_gather(c), f);
 }
 
 /*
@@ -366,7 +385,8 @@ bool testcase_is_loose(const struct testcase *c)
 	return l && l->gpr;
 }
 
-bool memory_differs(const struct testcase *c, const struct start *s, const struct outcome *native, FILE *f)
+bool memory_differs(const struct testcase *c, const struct start *s, const struct outcome *native,
+		    FILE *f)
 {
 	const struct pointers *p = native->vector == -1 ? pointers_find(c) : NULL;
 	bool bad = false;
@@ -393,7 +413,9 @@ bool memory_differs(const struct testcase *c, const struct start *s, const struc
 
 bool arena_differs(FILE *f)
 {
-	static const struct window areas[] = { { DATA_OFF, DATA_SIZE }, { RO_OFF, RO_SIZE }, { STACK_OFF, STACK_SIZE } };
+	static const struct window areas[] = { { DATA_OFF, DATA_SIZE },
+					       { RO_OFF, RO_SIZE },
+					       { STACK_OFF, STACK_SIZE } };
 	bool bad = false;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++)

@@ -9,7 +9,7 @@ struct fields {
 	u8 seg; /* prefix byte, 0: none */
 	bool p67, rex;
 	u8 reg, rm; /* 5 bits */
-	u8 vvvv; /* 5 bits */
+	u8 vvvv;    /* 5 bits */
 	u8 aaa, l;
 	bool sib, no_rm_x;
 	u8 mod, base, index, scale;
@@ -124,7 +124,8 @@ void encode_plain(const struct template *t, u8 bytes[15])
 /* A register number with those that the engine keeps elsewhere more often. */
 static unsigned random_gpr(struct rng *r)
 {
-	static const u8 special[] = { RSP, R10, R11, R15, RBP, R12, R13, RSI, RDI, RSP, R10, R11, R15 };
+	static const u8 special[] = { RSP, R10, R11, R15, RBP, R12, R13,
+				      RSI, RDI, RSP, R10, R11, R15 };
 
 	return rng_chance(r, 50) ? special[rng_below(r, sizeof(special))] : rng_below(r, 16);
 }
@@ -207,11 +208,13 @@ static u64 segment_base(const struct testcase *c)
 static void set_displacement(struct testcase *c, const struct template *t)
 {
 	unsigned off = c->zi.raw.disp.offset, n = c->zi.raw.disp.size / 8;
-	bool has_modrm = c->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM, sib = has_modrm && c->zi.raw.modrm.rm == 4;
+	bool has_modrm = c->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM,
+	     sib = has_modrm && c->zi.raw.modrm.rm == 4;
 	bool is_rip = has_modrm && c->zi.raw.modrm.mod == 0 && c->zi.raw.modrm.rm == 5;
 	bool bare = sib && !c->zi.raw.modrm.mod && c->zi.raw.sib.base == 5 &&
 		    c->zi.raw.sib.index == 4 && !c->zi.raw.sib.scale;
-	bool no_index = sib && !c->zi.raw.modrm.mod && c->zi.raw.sib.base == 5 && c->zi.raw.sib.index == 4;
+	bool no_index =
+		sib && !c->zi.raw.modrm.mod && c->zi.raw.sib.base == 5 && c->zi.raw.sib.index == 4;
 	u64 address = c->target - segment_base(c);
 
 	if (!n)
@@ -235,8 +238,10 @@ static void set_immediates(struct testcase *c, struct rng *r)
 		if (c->zi.raw.imm[i].is_relative)
 			write_le(c->bytes + off,
 				 c->tail[n == 1 ? 1 + rng_below(r, 2) : rng_below(r, TAILS)] -
-					 (c->at + c->zi.length), n);
-		else if (c->zi.mnemonic == ZYDIS_MNEMONIC_INT) /* not 3, 4, 80h: those are the kernel's */
+					 (c->at + c->zi.length),
+				 n);
+		else if (c->zi.mnemonic ==
+			 ZYDIS_MNEMONIC_INT) /* not 3, 4, 80h: those are the kernel's */
 			c->bytes[off] = vectors[rng_below(r, sizeof(vectors))];
 		else if (c->zi.mnemonic == ZYDIS_MNEMONIC_ENTER && i == 0)
 			write_le(c->bytes + off, rng_below(r, 64), n);
@@ -296,7 +301,8 @@ static const struct snippet {
 };
 
 /* Snippets that test no flag of @undefined. */
-static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count, u32 undefined, struct rng *r)
+static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count, u32 undefined,
+		     struct rng *r)
 {
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -307,7 +313,8 @@ static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count,
 		u8 bytes[15] = { 0 };
 
 		memcpy(bytes, k->bytes, k->n);
-		if (undefined && insn_decode(bytes, &zi, ops) && zi.cpu_flags && zi.cpu_flags->tested & undefined)
+		if (undefined && insn_decode(bytes, &zi, ops) && zi.cpu_flags &&
+		    zi.cpu_flags->tested & undefined)
 			continue;
 		memcpy(p + len, k->bytes, k->n);
 		len += k->n;
@@ -322,7 +329,8 @@ static void surround(struct testcase *c, struct rng *r)
 	c->nbefore = c->nbehind = 0;
 	if (rng_chance(r, 65) && !testcase_is_loose(c)) {
 		c->nbefore = fill(c->before, before, ARRAY_SIZE(before), rng_below(r, 4), 0, r);
-		c->nbehind = fill(c->behind, behind, ARRAY_SIZE(behind), rng_below(r, 5), undefined, r);
+		c->nbehind =
+			fill(c->behind, behind, ARRAY_SIZE(behind), rng_below(r, 5), undefined, r);
 	}
 	if (c->zi.meta.category == ZYDIS_CATEGORY_X87_ALU && rng_chance(r, 50))
 		c->behind[c->nbehind++] = 0x9b; /* deferred exceptions come here */
@@ -342,7 +350,8 @@ void testcase_make(struct testcase *c, const struct form *form, struct rng *r)
 	for (unsigned i = 0; i < 40 && !ok; i++) {
 		random_fields(&f, &form->t, r);
 		encode(&form->t, &f, c->bytes);
-		ok = insn_decode(c->bytes, &c->zi, c->ops) && form_key(&form->t, &c->zi, c->ops) == form->key;
+		ok = insn_decode(c->bytes, &c->zi, c->ops) &&
+		     form_key(&form->t, &c->zi, c->ops) == form->key;
 	}
 	if (!ok) {
 		encode_plain(&form->t, c->bytes);

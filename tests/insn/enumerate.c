@@ -48,7 +48,7 @@ static const struct {
 	u16 mnemonic, isa;
 } row_table[] = {
 #define INSN(name, class, op) { #name, ZYDIS_MNEMONIC_##name, 0 },
-#define ISA(set, state) { "ISA " #set, 0, ZYDIS_ISA_SET_##set },
+#define ISA(set, state)	      { "ISA " #set, 0, ZYDIS_ISA_SET_##set },
 #include "engine/x86/insn.def"
 #undef INSN
 #undef ISA
@@ -104,15 +104,16 @@ static unsigned reg_kind(ZydisRegister reg)
 	return ZydisRegisterGetClass(reg) | high << 8;
 }
 
-u64 form_key(const struct template *t, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+u64 form_key(const struct template *t, const ZydisDecodedInstruction *zi,
+	     const ZydisDecodedOperand *ops)
 {
 	u64 h = 1;
 
 	mix(&h, zi->mnemonic | zi->encoding << 16 | t->map << 20 | zi->opcode << 24);
 	mix(&h, zi->avx.mask.mode | zi->avx.broadcast.mode << 4 | !!zi->avx.rounding.mode << 10 |
 			!!zi->avx.has_sae << 11 | zi->avx.vector_length << 16);
-	mix(&h, zi->attributes & (ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
-				  ZYDIS_ATTRIB_HAS_REPNE));
+	mix(&h, zi->attributes & (ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_REP |
+				  ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
 	mix(&h, zi->operand_width);
 	for (unsigned i = 0; i < zi->operand_count_visible; i++) {
 		const ZydisDecodedOperand *op = &ops[i];
@@ -150,7 +151,8 @@ static void try(const struct template *t)
 	encode_plain(t, bytes);
 	if (!insn_decode(bytes, &zi, ops))
 		return;
-	row = row_of_mnemonic[zi.mnemonic] ? row_of_mnemonic[zi.mnemonic] : row_of_isa[zi.meta.isa_set];
+	row = row_of_mnemonic[zi.mnemonic] ? row_of_mnemonic[zi.mnemonic]
+					   : row_of_isa[zi.meta.isa_set];
 	/* String MOVSD and CMPSD share their names with SSE2. */
 	if (zi.meta.category == ZYDIS_CATEGORY_STRINGOP && zi.mnemonic == ZYDIS_MNEMONIC_MOVSD)
 		row = row_of_mnemonic[ZYDIS_MNEMONIC_MOVSQ];
@@ -159,7 +161,8 @@ static void try(const struct template *t)
 	if (!row)
 		return;
 	/* DIFFERS: 66h on a near branch. AMD cuts the target to 16 bits; Intel and we ignore it. */
-	if (is_amd && t->p66 && zi.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
+	if (is_amd && t->p66 && zi.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+	    zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
 		return;
 	key = form_key(t, &zi, ops);
 	if (!key_is_new(key))
@@ -194,8 +197,9 @@ static bool is_opcode(unsigned map, unsigned op)
 		return op != 0x38 && op != 0x3a;
 	if (map > 1)
 		return true;
-	return op != 0x0f && (op & 0xf0) != 0x40 && (op & 0xe7) != 0x26 && (op < 0x64 || op > 0x67) &&
-	       op != 0xf0 && op != 0xf2 && op != 0xf3 && op != 0xc4 && op != 0xc5 && op != 0x62;
+	return op != 0x0f && (op & 0xf0) != 0x40 && (op & 0xe7) != 0x26 &&
+	       (op < 0x64 || op > 0x67) && op != 0xf0 && op != 0xf2 && op != 0xf3 && op != 0xc4 &&
+	       op != 0xc5 && op != 0x62;
 }
 
 static void find_legacy(void)
@@ -203,8 +207,14 @@ static void find_legacy(void)
 	static const struct {
 		bool p66, pf3, pf2, lock;
 	} prefixes[] = {
-		{ 0 }, { .p66 = true }, { .pf3 = true }, { .pf2 = true }, { .p66 = true, .pf2 = true },
-		{ .p66 = true, .pf3 = true }, { .lock = true }, { .p66 = true, .lock = true },
+		{ 0 },
+		{ .p66 = true },
+		{ .pf3 = true },
+		{ .pf2 = true },
+		{ .p66 = true, .pf2 = true },
+		{ .p66 = true, .pf3 = true },
+		{ .lock = true },
+		{ .p66 = true, .lock = true },
 	};
 
 	for (unsigned map = 0; map < 4; map++)
@@ -212,10 +222,15 @@ static void find_legacy(void)
 			for (unsigned w = 0; w < 3; w++)
 				for (unsigned op = 0; op < 256; op++) {
 					struct template t = {
-						.encoding = LEGACY, .map = map, .opcode = op,
-						.p66 = prefixes[p].p66, .pf3 = prefixes[p].pf3,
-						.pf2 = prefixes[p].pf2, .lock = prefixes[p].lock,
-						.w = w == 2, .rex = w > 0,
+						.encoding = LEGACY,
+						.map = map,
+						.opcode = op,
+						.p66 = prefixes[p].p66,
+						.pf3 = prefixes[p].pf3,
+						.pf2 = prefixes[p].pf2,
+						.lock = prefixes[p].lock,
+						.w = w == 2,
+						.rex = w > 0,
 					};
 
 					if (!is_opcode(map, op))
@@ -232,8 +247,12 @@ static void find_vex(void)
 	for (unsigned map = 1; map < 4; map++)
 		for (unsigned k = 0; k < 16; k++)
 			for (unsigned op = 0; op < 256; op++)
-				try_modrm((struct template){ .encoding = VEX, .map = map, .opcode = op,
-							     .pp = k & 3, .w = k & 4, .l = !!(k & 8) });
+				try_modrm((struct template){ .encoding = VEX,
+							     .map = map,
+							     .opcode = op,
+							     .pp = k & 3,
+							     .w = k & 4,
+							     .l = !!(k & 8) });
 }
 
 static void find_evex(void)
@@ -243,10 +262,15 @@ static void find_evex(void)
 	for (unsigned m = 0; m < ARRAY_SIZE(maps); m++)
 		for (unsigned k = 0; k < 256; k++)
 			for (unsigned op = 0; op < 256; op++)
-				try_modrm((struct template){
-					.encoding = EVEX, .map = maps[m], .opcode = op, .pp = k & 3,
-					.w = k & 4, .l = k >> 3 & 3, .b = k & 32, .z = k & 64,
-					.aaa = k & 128 ? 1 : 0 });
+				try_modrm((struct template){ .encoding = EVEX,
+							     .map = maps[m],
+							     .opcode = op,
+							     .pp = k & 3,
+							     .w = k & 4,
+							     .l = k >> 3 & 3,
+							     .b = k & 32,
+							     .z = k & 64,
+							     .aaa = k & 128 ? 1 : 0 });
 }
 
 void forms_find(void)

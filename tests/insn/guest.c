@@ -20,7 +20,7 @@
 #define GPA_STACK 0x24000u
 #define GPA_PML4  0x30000u
 #define KERNEL	  0x20000000ull /* linear address of GPA_GDT, pages of the kernel follow */
-#define LIN(gpa)  (KERNEL + (gpa) - GPA_GDT)
+#define LIN(gpa)  (KERNEL + (gpa)-GPA_GDT)
 
 /* Selectors as Linux has them, so that images of them agree. */
 #define KERNEL_CS 0x10
@@ -88,11 +88,13 @@ static void make_gates(void)
 	gdt[4] = 0x00cffb000000ffff; /* user 32-bit code */
 	gdt[5] = 0x00cff3000000ffff; /* user data */
 	gdt[6] = 0x00affb000000ffff; /* user code */
-	gdt[8] = 0x00008b0000000067 | (LIN(GPA_TSS) & 0xffffff) << 16 | (LIN(GPA_TSS) >> 24 & 0xff) << 56;
+	gdt[8] = 0x00008b0000000067 | (LIN(GPA_TSS) & 0xffffff) << 16 |
+		 (LIN(GPA_TSS) >> 24 & 0xff) << 56;
 	for (unsigned i = 0; i < 256; i++) {
 		u64 to = LIN(GPA_TEXT) + 16 * i, dpl = i == 3 || i == 4 || i == 0x80 ? 3 : 0;
 
-		idt[2 * i] = (to & 0xffff) | KERNEL_CS << 16 | (0x8e00 | dpl << 13) << 32 | (to >> 16 & 0xffff) << 48;
+		idt[2 * i] = (to & 0xffff) | KERNEL_CS << 16 | (0x8e00 | dpl << 13) << 32 |
+			     (to >> 16 & 0xffff) << 48;
 		idt[2 * i + 1] = to >> 32;
 		ram[GPA_TEXT + 16 * i] = 0xf4;
 	}
@@ -203,7 +205,8 @@ void guest_code(const struct testcase *c)
 /* The frame that the exception left on the kernel's stack. */
 static void read_frame(struct x86_cpu *cpu, unsigned vector, struct outcome *out)
 {
-	static const u32 with_error = BIT(8) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(17);
+	static const u32 with_error =
+		BIT(8) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(17);
 	u64 frame[6], off = cpu->gpr[RSP] - KERNEL;
 
 	if (off > GPA_STACK - GPA_GDT + PAGE_SIZE - sizeof(frame)) {
@@ -235,7 +238,8 @@ static void read_state(struct x86_cpu *cpu, struct outcome *out)
 	memcpy(out->st.xsave, cpu->xsave, 2816);
 }
 
-void guest_run(unsigned which, const struct testcase *c, const struct state *in, struct outcome *out)
+void guest_run(unsigned which, const struct testcase *c, const struct state *in,
+	       struct outcome *out)
 {
 	struct engine_vcpu *v = guests[which].v;
 	struct x86_cpu *cpu = engine_cpu(v);

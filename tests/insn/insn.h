@@ -46,7 +46,8 @@ u64 rng_number(struct rng *r);
 enum encoding { LEGACY, VEX, EVEX };
 
 /* What two encodings of one form have in common. */
-struct template {
+struct template
+{
 	u8 encoding, map, opcode;
 	u8 pp; /* VEX, EVEX; legacy: see below */
 	bool p66, p67, pf3, pf2, lock, w;
@@ -76,7 +77,8 @@ extern unsigned nforms;
 extern struct row *rows;
 extern unsigned nrows;
 void forms_find(void);
-u64 form_key(const struct template *t, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
+u64 form_key(const struct template *t, const ZydisDecodedInstruction *zi,
+	     const ZydisDecodedOperand *ops);
 bool insn_decode(const u8 *bytes, ZydisDecodedInstruction *zi, ZydisDecodedOperand *ops);
 
 /* encode.c */
@@ -90,7 +92,7 @@ struct testcase {
 	u8 bytes[15];
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-	u64 at; /* address of the instruction */
+	u64 at;	   /* address of the instruction */
 	u64 start; /* of what is before it */
 	u64 tail[TAILS];
 	u8 before[CODE_MAX], behind[CODE_MAX];
@@ -106,7 +108,7 @@ struct state {
 	u64 gpr[16];
 	u64 rflags;
 	u64 fs_base, gs_base;
-	u16 sel[6]; /* results only */
+	u16 sel[6];					   /* results only */
 	u8 xsave[XSAVE_AREA] __attribute__((aligned(64))); /* standard format */
 };
 
@@ -138,7 +140,8 @@ extern u64 state_mask; /* components */
 void adjust_registers(struct start *s, const struct testcase *c, struct rng *r);
 void adjust_memory(struct start *s, const struct testcase *c, struct rng *r);
 /* Linear address of operand @op, BT's register offset included. */
-u64 operand_address(const struct state *st, const struct testcase *c, const ZydisDecodedOperand *op);
+u64 operand_address(const struct state *st, const struct testcase *c,
+		    const ZydisDecodedOperand *op);
 u8 *image_at(u64 address, unsigned n); /* NULL: outside what is mapped and writable */
 
 /* native.c */
@@ -154,16 +157,19 @@ extern u8 *guest_arena;
 const char *guest_init(void);
 void guest_exit(void);
 void guest_code(const struct testcase *c);
-void guest_run(unsigned which, const struct testcase *c, const struct state *in, struct outcome *out);
+void guest_run(unsigned which, const struct testcase *c, const struct state *in,
+	       struct outcome *out);
 
 extern u8 image[ARENA_SIZE]; /* content of the arena at the start */
 
 /* compare.c: what the manuals or docs/CAVEATS.md leave open as a whole. */
-bool outcome_ignored(const struct testcase *c, const struct outcome *native, const struct outcome *guest);
+bool outcome_ignored(const struct testcase *c, const struct outcome *native,
+		     const struct outcome *guest);
 /* Differences are printed to @f (may be NULL). Returns whether there are any. */
 bool outcome_differs(const struct testcase *c, const struct start *s, const struct outcome *native,
 		     const struct outcome *guest, FILE *f);
-bool memory_differs(const struct testcase *c, const struct start *s, const struct outcome *native, FILE *f);
+bool memory_differs(const struct testcase *c, const struct start *s, const struct outcome *native,
+		    FILE *f);
 bool arena_differs(FILE *f);
 /* Whether some registers are not compared: nothing behind the instruction may use them. */
 bool testcase_is_loose(const struct testcase *c);

@@ -31,8 +31,8 @@ static void describe(const struct testcase *c)
 	ZydisFormatter f;
 
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-	ZydisFormatterFormatInstruction(&f, &c->zi, c->ops, c->zi.operand_count_visible, now.text, sizeof(now.text),
-					c->at, NULL);
+	ZydisFormatterFormatInstruction(&f, &c->zi, c->ops, c->zi.operand_count_visible, now.text,
+					sizeof(now.text), c->at, NULL);
 	for (unsigned i = 0; i < c->zi.length; i++)
 		snprintf(now.bytes + 3 * i, 4, "%02x ", c->bytes[i]);
 	now.at = c->at;
@@ -96,7 +96,8 @@ static void report(const struct testcase *c, const struct start *s, const struct
 	describe(c);
 	printf("# %s: %s  [%s] %s, state %u\n", guest_names[which], now.text, now.bytes,
 	       rows[c->form->row].name, n);
-	printf("#     host vector %d error %x cr2 %lx\n", native->vector, native->error, native->cr2);
+	printf("#     host vector %d error %x cr2 %lx\n", native->vector, native->error,
+	       native->cr2);
 	if (c->nbefore)
 		print_hex("before", c->before, c->nbefore);
 	if (c->nbehind)
@@ -104,7 +105,8 @@ static void report(const struct testcase *c, const struct start *s, const struct
 	if (options.verbose) {
 		for (unsigned i = 0; i < 16; i++)
 			printf("#     in r%-2u %016lx\n", i, s->st.gpr[i]);
-		printf("#     in rflags %lx fs %lx gs %lx\n", s->st.rflags, s->st.fs_base, s->st.gs_base);
+		printf("#     in rflags %lx fs %lx gs %lx\n", s->st.rflags, s->st.fs_base,
+		       s->st.gs_base);
 	}
 	outcome_differs(c, s, native, guest, stdout);
 	memory_differs(c, s, native, stdout);
@@ -141,7 +143,8 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 		guest.is_fast = which;
 		if (outcome_ignored(c, &native, &guest))
 			continue;
-		if (!outcome_differs(c, &s, &native, &guest, NULL) && !memory_differs(c, &s, &native, NULL))
+		if (!outcome_differs(c, &s, &native, &guest, NULL) &&
+		    !memory_differs(c, &s, &native, NULL))
 			continue;
 		mismatches++;
 		if (row->bad++ < options.shown)
@@ -174,7 +177,8 @@ static void run_form(const struct form *form)
 		if (arena_differs(NULL) && row->bad == before) {
 			mismatches++;
 			if (row->bad++ < options.shown)
-				printf("# memory outside what %s may touch was changed [%s]\n", now.text, now.bytes);
+				printf("# memory outside what %s may touch was changed [%s]\n",
+				       now.text, now.bytes);
 		}
 		if (row->bad != before)
 			resync();
@@ -208,12 +212,15 @@ static bool print_rows(void)
 			printf("not ok %u - %s: no vector\n", n, w->name);
 			ok = false;
 		} else if (w->bad) {
-			printf("not ok %u - %s: %u of %u runs differ (%u forms)\n", n, w->name, w->bad, w->runs, w->forms);
+			printf("not ok %u - %s: %u of %u runs differ (%u forms)\n", n, w->name,
+			       w->bad, w->runs, w->forms);
 			ok = false;
 		} else if (w->runs && w->host_ud == w->forms) {
-			printf("ok %u - %s # SKIP the host's processor has none of its %u forms\n", n, w->name, w->forms);
+			printf("ok %u - %s # SKIP the host's processor has none of its %u forms\n",
+			       n, w->name, w->forms);
 		} else {
-			printf("ok %u - %s: %u forms, %u runs, %u faults\n", n, w->name, w->forms, w->runs, w->faults);
+			printf("ok %u - %s: %u forms, %u runs, %u faults\n", n, w->name, w->forms,
+			       w->runs, w->faults);
 		}
 	}
 	printf("1..%u\n", n);
@@ -222,7 +229,8 @@ static bool print_rows(void)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: insn [--states N] [--seed N] [--only ROW|MNEMONIC] [--shard I/N] [--shown N] [--verbose]\n");
+	fprintf(stderr, "usage: insn [--states N] [--seed N] [--only ROW|MNEMONIC] [--shard I/N] "
+			"[--shown N] [--verbose]\n");
 	return 2;
 }
 
@@ -245,7 +253,8 @@ static bool parse(int argc, char **argv)
 			options.only = argv[i];
 		else if (!strcmp(name, "--shown"))
 			options.shown = strtoul(argv[i], NULL, 0);
-		else if (strcmp(name, "--shard") || sscanf(argv[i], "%u/%u", &options.shard, &options.shards) != 2)
+		else if (strcmp(name, "--shard") ||
+			 sscanf(argv[i], "%u/%u", &options.shard, &options.shards) != 2)
 			return false;
 	}
 	return options.shards > 0 && options.shard < options.shards;
@@ -284,7 +293,8 @@ int main(int argc, char **argv)
 	}
 	watch();
 	forms_find();
-	printf("# %u forms of %u rows, %u states each, seed %lu\n", nforms, nrows, options.states, options.seed);
+	printf("# %u forms of %u rows, %u states each, seed %lu\n", nforms, nrows, options.states,
+	       options.seed);
 	for (unsigned i = 0; i < nforms; i++)
 		if (is_chosen(&forms[i], i))
 			run_form(&forms[i]);

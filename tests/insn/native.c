@@ -21,28 +21,30 @@
  */
 #define AREA 0x30000000ull
 struct save_area {
-	u64 gpr[16]; /* 0x00 */
-	u64 rflags, rip; /* 0x80 */
-	u64 fs, gs; /* 0x90 */
+	u64 gpr[16];			/* 0x00 */
+	u64 rflags, rip;		/* 0x80 */
+	u64 fs, gs;			/* 0x90 */
 	u64 host_rsp, host_fs, host_gs; /* 0xa0 */
-	u64 mask; /* 0xb8 */
-	u64 end; /* 0xc0 */
-	u64 out_fs, out_gs; /* 0xc8 */
-	u64 out_rflags; /* 0xd8 */
-	u16 sel[8]; /* 0xe0: ES CS SS DS FS GS */
-	u32 mxcsr; /* 0xf0 */
-	u32 running; /* 0xf4 */
+	u64 mask;			/* 0xb8 */
+	u64 end;			/* 0xc0 */
+	u64 out_fs, out_gs;		/* 0xc8 */
+	u64 out_rflags;			/* 0xd8 */
+	u16 sel[8];			/* 0xe0: ES CS SS DS FS GS */
+	u32 mxcsr;			/* 0xf0 */
+	u32 running;			/* 0xf4 */
 	u64 unused;
 	u64 out_gpr[16]; /* 0x100 */
 	u8 pad[0x1000 - 0x180];
-	u8 in[XSAVE_AREA]; /* 0x1000 */
+	u8 in[XSAVE_AREA];  /* 0x1000 */
 	u8 out[XSAVE_AREA]; /* 0x2000 */
-	struct { /* 0x3000 */
+	struct {	    /* 0x3000 */
 		u64 gpr[16], rip, rflags, trap, error, cr2;
 	} fault;
 };
-_Static_assert(offsetof(struct save_area, mask) == 0xb8 && offsetof(struct save_area, out_gpr) == 0x100 &&
-		       offsetof(struct save_area, mxcsr) == 0xf0 && offsetof(struct save_area, out) == 0x2000,
+_Static_assert(offsetof(struct save_area, mask) == 0xb8 &&
+		       offsetof(struct save_area, out_gpr) == 0x100 &&
+		       offsetof(struct save_area, mxcsr) == 0xf0 &&
+		       offsetof(struct save_area, out) == 0x2000,
 	       "known to the assembly");
 
 #define area ((struct save_area *)AREA)
@@ -81,7 +83,8 @@ __asm__(".set A, 0x30000000\n"
 	"pushfq; pop %rax; mov %rax, A+0xd8\n"
 	"rdfsbase %rax; mov %rax, A+0xc8\n"
 	"rdgsbase %rax; mov %rax, A+0xd0\n"
-	"mov %es, A+0xe0; mov %cs, A+0xe2; mov %ss, A+0xe4; mov %ds, A+0xe6; mov %fs, A+0xe8; mov %gs, A+0xea\n"
+	"mov %es, A+0xe0; mov %cs, A+0xe2; mov %ss, A+0xe4; mov %ds, A+0xe6; mov %fs, A+0xe8; mov "
+	"%gs, A+0xea\n"
 	"mov A+0xb8, %eax; mov A+0xbc, %edx; xsave64 A+0x2000\n"
 	"native_leave:\n"
 	"movl $0, A+0xf4\n"
@@ -97,8 +100,9 @@ __asm__(".set A, 0x30000000\n"
 static struct sigaction engines[NSIG]; /* the handlers that were there before */
 
 static const s8 gregs[16] = {
-	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX, [RSP] = REG_RSP, [RBP] = REG_RBP,
-	[RSI] = REG_RSI, [RDI] = REG_RDI, [R8] = REG_R8,   [R9] = REG_R9,   [R10] = REG_R10, [R11] = REG_R11,
+	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX,
+	[RSP] = REG_RSP, [RBP] = REG_RBP, [RSI] = REG_RSI, [RDI] = REG_RDI,
+	[R8] = REG_R8,	 [R9] = REG_R9,	  [R10] = REG_R10, [R11] = REG_R11,
 	[R12] = REG_R12, [R13] = REG_R13, [R14] = REG_R14, [R15] = REG_R15,
 };
 
@@ -116,9 +120,10 @@ handler(int sig, siginfo_t *info, void *context)
 	}
 	__asm__ volatile("rdfsbase %0" : "=r"(area->out_fs));
 	__asm__ volatile("rdgsbase %0" : "=r"(area->out_gs));
-	__asm__ volatile("mov %%es, %0; mov %%cs, %1; mov %%ss, %2; mov %%ds, %3; mov %%fs, %4; mov %%gs, %5"
-			 : "=m"(area->sel[0]), "=m"(area->sel[1]), "=m"(area->sel[2]), "=m"(area->sel[3]),
-			   "=m"(area->sel[4]), "=m"(area->sel[5]));
+	__asm__ volatile(
+		"mov %%es, %0; mov %%cs, %1; mov %%ss, %2; mov %%ds, %3; mov %%fs, %4; mov %%gs, %5"
+		: "=m"(area->sel[0]), "=m"(area->sel[1]), "=m"(area->sel[2]), "=m"(area->sel[3]),
+		  "=m"(area->sel[4]), "=m"(area->sel[5]));
 	for (unsigned i = 0; i < 16; i++)
 		area->fault.gpr[i] = g[gregs[i]];
 	area->fault.rip = g[REG_RIP];

@@ -29,8 +29,23 @@ bool rng_chance(struct rng *r, unsigned percent)
 u64 rng_number(struct rng *r)
 {
 	static const u64 edges[] = {
-		0, 1, 2, ~0ull, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-		0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffff80000000, 0x100000000,
+		0,
+		1,
+		2,
+		~0ull,
+		0x7f,
+		0x80,
+		0xff,
+		0x7fff,
+		0x8000,
+		0xffff,
+		0x7fffffff,
+		0x80000000,
+		0xffffffff,
+		0x7fffffffffffffff,
+		0x8000000000000000,
+		0xffffffff80000000,
+		0x100000000,
 	};
 	u64 v = rng_next(r);
 
@@ -92,9 +107,11 @@ static void put(u8 *p, u64 v, unsigned n)
 /* One x87 register of 80 bits. */
 static void random_st(u8 *p, struct rng *r)
 {
-	static const u16 exponents[] = { 0, 0, 1, 0x3fff, 0x3fff, 0x4000, 0x3ffe, 0x7ffe, 0x7fff, 0x403e, 0x4010 };
+	static const u16 exponents[] = { 0,	 0,	 1,	 0x3fff, 0x3fff, 0x4000,
+					 0x3ffe, 0x7ffe, 0x7fff, 0x403e, 0x4010 };
 	u64 mantissa = rng_chance(r, 25) ? rng_number(r) : rng_next(r);
-	u16 exponent = rng_chance(r, 80) ? exponents[rng_below(r, ARRAY_SIZE(exponents))] : rng_next(r);
+	u16 exponent =
+		rng_chance(r, 80) ? exponents[rng_below(r, ARRAY_SIZE(exponents))] : rng_next(r);
 
 	if (rng_chance(r, 10))
 		mantissa = exponent = 0;
@@ -121,7 +138,8 @@ static void random_x87(u8 *x, struct rng *r)
 		fsw &= ~0x80;
 	put(x + XS_FCW, fcw, 2);
 	put(x + XS_FSW, fsw, 2);
-	put(x + XS_FTW, rng_chance(r, 80) ? tags[rng_below(r, sizeof(tags))] : rng_next(r) & 0xff, 1);
+	put(x + XS_FTW, rng_chance(r, 80) ? tags[rng_below(r, sizeof(tags))] : rng_next(r) & 0xff,
+	    1);
 	for (unsigned i = 0; i < 8; i++)
 		random_st(x + XS_ST + 16 * i, r);
 }
@@ -193,7 +211,8 @@ static u64 bit_bias(const struct state *st, const struct testcase *c)
 {
 	u64 v;
 
-	if (c->zi.meta.category != ZYDIS_CATEGORY_BITBYTE || c->ops[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+	if (c->zi.meta.category != ZYDIS_CATEGORY_BITBYTE ||
+	    c->ops[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
 		return 0;
 	v = st->gpr[ZydisRegisterGetId(c->ops[1].reg.value)];
 	switch (c->zi.operand_width) {
@@ -216,18 +235,21 @@ u64 operand_address(const struct state *st, const struct testcase *c, const Zydi
 	else if (m->base != ZYDIS_REGISTER_NONE)
 		ea += st->gpr[ZydisRegisterGetId(m->base)];
 	if (m->index != ZYDIS_REGISTER_NONE && m->type == ZYDIS_MEMOP_TYPE_MEM)
-		ea += (m->index == ZYDIS_REGISTER_AL ? st->gpr[RAX] & 0xff :
-						       st->gpr[ZydisRegisterGetId(m->index)]) * m->scale;
+		ea += (m->index == ZYDIS_REGISTER_AL ? st->gpr[RAX] & 0xff
+						     : st->gpr[ZydisRegisterGetId(m->index)]) *
+		      m->scale;
 	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
 		ea += bit_bias(st, c);
 	if (c->zi.address_width == 32)
 		ea = (u32)ea;
-	return ea + (m->segment == ZYDIS_REGISTER_FS ? c->fs_base :
-		     m->segment == ZYDIS_REGISTER_GS ? c->gs_base : 0);
+	return ea + (m->segment == ZYDIS_REGISTER_FS   ? c->fs_base
+		     : m->segment == ZYDIS_REGISTER_GS ? c->gs_base
+						       : 0);
 }
 
 /* Registers so that @op lies at @want, as nearly as its scale allows. */
-static void aim(struct state *st, const struct testcase *c, const ZydisDecodedOperand *op, u64 want, struct rng *r)
+static void aim(struct state *st, const struct testcase *c, const ZydisDecodedOperand *op, u64 want,
+		struct rng *r)
 {
 	const ZydisDecodedOperandMem *m = &op->mem;
 	bool has_base = m->base != ZYDIS_REGISTER_NONE && m->base != ZYDIS_REGISTER_RIP &&
@@ -238,7 +260,9 @@ static void aim(struct state *st, const struct testcase *c, const ZydisDecodedOp
 	unsigned base = ZydisRegisterGetId(m->base), index = ZydisRegisterGetId(m->index);
 	u64 now;
 
-	want -= m->segment == ZYDIS_REGISTER_FS ? c->fs_base : m->segment == ZYDIS_REGISTER_GS ? c->gs_base : 0;
+	want -= m->segment == ZYDIS_REGISTER_FS	  ? c->fs_base
+		: m->segment == ZYDIS_REGISTER_GS ? c->gs_base
+						  : 0;
 	want -= m->disp.has_displacement ? m->disp.value : 0;
 	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
 		return;
@@ -260,7 +284,8 @@ static void aim(struct state *st, const struct testcase *c, const ZydisDecodedOp
 
 static bool is_stack(const ZydisDecodedOperand *op)
 {
-	return op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && op->mem.base == ZYDIS_REGISTER_RSP;
+	return op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+	       op->mem.base == ZYDIS_REGISTER_RSP;
 }
 
 static void aim_all(struct start *s, const struct testcase *c, bool hidden, struct rng *r)
@@ -303,7 +328,8 @@ static void add_window(struct start *s, s64 lo, s64 hi)
 	} areas[] = { { DATA_OFF, DATA_OFF + DATA_SIZE }, { STACK_OFF, STACK_OFF + STACK_SIZE } };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(areas); i++) {
-		s64 a = lo < areas[i].lo ? areas[i].lo : lo, b = hi > areas[i].hi ? areas[i].hi : hi;
+		s64 a = lo < areas[i].lo ? areas[i].lo : lo,
+		    b = hi > areas[i].hi ? areas[i].hi : hi;
 
 		a &= ~7ll;
 		b = (b + 7) & ~7ll;
@@ -322,7 +348,8 @@ static void fill_windows(struct start *s, struct rng *r)
 /* Zydis gives no size to an XSAVE area. */
 static unsigned operand_reach(const struct testcase *c, const ZydisDecodedOperand *op)
 {
-	bool is_xsave = c->zi.meta.category == ZYDIS_CATEGORY_XSAVE || c->zi.meta.category == ZYDIS_CATEGORY_XSAVEOPT;
+	bool is_xsave = c->zi.meta.category == ZYDIS_CATEGORY_XSAVE ||
+			c->zi.meta.category == ZYDIS_CATEGORY_XSAVEOPT;
 
 	return is_xsave ? 3072 : op->size / 8;
 }

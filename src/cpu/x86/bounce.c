@@ -40,7 +40,8 @@ static enum x86_status runs_move(struct x86_cpu *cpu, unsigned seg, gva_t lin, u
 		}
 		for (first = i; i < 64 && mask >> i & 1; i++)
 			;
-		if (x86_is_64(cpu) && !(x86_is_canonical(cpu, lin + first) && x86_is_canonical(cpu, lin + i - 1)))
+		if (x86_is_64(cpu) &&
+		    !(x86_is_canonical(cpu, lin + first) && x86_is_canonical(cpu, lin + i - 1)))
 			return x86_raise_error(cpu, seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 		st = run_move(cpu, lin + first, buf + first, i - first, access, direction);
 		if (st != X86_OK)

@@ -30,7 +30,14 @@ enum x86_insn_mask {
 };
 
 /* The moves between memory and a general register or immediate: devices are driven by these. */
-enum x86_insn_move { MOVE_NONE, MOVE_LOAD, MOVE_LOAD_ZERO, MOVE_LOAD_SIGN, MOVE_STORE_REG, MOVE_STORE_IMM };
+enum x86_insn_move {
+	MOVE_NONE,
+	MOVE_LOAD,
+	MOVE_LOAD_ZERO,
+	MOVE_LOAD_SIGN,
+	MOVE_STORE_REG,
+	MOVE_STORE_IMM
+};
 
 struct x86_insn {
 	u8 bytes[15];
@@ -49,20 +56,20 @@ struct x86_insn {
 	bool has_mem; /* ModRM (or moffs) names memory */
 	u8 base, index,
 		scale; /* INSN_NO_REG, INSN_RIP, or enum x86_reg; scale 1, 2, 4, 8; VSIB: vector register number in index */
-	u16 memsize;	/* bytes of the explicit memory operand */
-	u8 access;	/* enum x86_insn_access of the explicit memory operand */
+	u16 memsize;   /* bytes of the explicit memory operand */
+	u8 access;     /* enum x86_insn_access of the explicit memory operand */
 	u8 mask_kind, mask, elem;
 	u8 mask_bits; /* INSN_MASK_BROADCAST: how many bits of the mask count */
 	u8 align; /* an operand that is not so aligned is #GP(0), before anything else about its address; 0: any */
-	u8 move; /* enum x86_insn_move */
-	bool vector; /* reads or writes x87, MMX, SSE or AVX state */
-	bool zeroing;  /* EVEX.z */
+	u8 move;	 /* enum x86_insn_move */
+	bool vector;	 /* reads or writes x87, MMX, SSE or AVX state */
+	bool zeroing;	 /* EVEX.z */
 	bool bit_offset; /* BT, BTS, BTR, BTC m, r: the register reaches beyond the operand */
-	u8 vvvv;       /* third operand register */
-	u8 vlen;       /* vector length in bytes: 16, 32, 64; 0 for none */
-	u8 form; /* of the block that the record belongs to (enum block_form) */
-	u16 page_off; /* of the first byte in its page */
-	s64 disp;      /* displacement or moffs */
+	u8 vvvv;	 /* third operand register */
+	u8 vlen;	 /* vector length in bytes: 16, 32, 64; 0 for none */
+	u8 form;	 /* of the block that the record belongs to (enum block_form) */
+	u16 page_off;	 /* of the first byte in its page */
+	s64 disp;	 /* displacement or moffs */
 	u64 imm;  /* first immediate, sign-extended as the instruction does; far pointer: offset */
 	u16 imm2; /* ENTER's level, far pointer's selector, EXTRQ's second */
 };

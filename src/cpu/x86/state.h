@@ -213,12 +213,12 @@ struct x86_replay {
 #define X86_FLUSH_PAGES 8
 #define X86_FLUSH_PCIDS 4
 struct x86_flush {
-	bool all; /* global pages too, of every PCID */
-	bool switched; /* CR3 was loaded: the current PCID is CR3's from now on */
-	bool nonglobal; /* of the current PCID (the new one, after a switch) */
-	u8 npages; /* > X86_FLUSH_PAGES: all */
-	u8 npcids; /* > X86_FLUSH_PCIDS: all */
-	u16 pcid[X86_FLUSH_PCIDS]; /* INVPCID: all that is cached for these */
+	bool all;		     /* global pages too, of every PCID */
+	bool switched;		     /* CR3 was loaded: the current PCID is CR3's from now on */
+	bool nonglobal;		     /* of the current PCID (the new one, after a switch) */
+	u8 npages;		     /* > X86_FLUSH_PAGES: all */
+	u8 npcids;		     /* > X86_FLUSH_PCIDS: all */
+	u16 pcid[X86_FLUSH_PCIDS];   /* INVPCID: all that is cached for these */
 	gva_t page[X86_FLUSH_PAGES]; /* INVLPG: of the current PCID, and global pages */
 };
 
@@ -266,7 +266,7 @@ struct x86_cpu {
 	/* Polled together, as one word: leave translated code soon. Any thread may set either. */
 	volatile u8 kick __attribute__((aligned(2))); /* for the KVM floor: engine_run() returns */
 	volatile u8 request; /* for the engine: somebody wants something dropped */
-	u8 shadow;    /* 1: STI, 2: MOV SS: no interrupt before the next instruction is done */
+	u8 shadow; /* 1: STI, 2: MOV SS: no interrupt before the next instruction is done */
 	u8 cpl;
 	bool full; /* context: see top of file */
 	bool irq_waiting; /* an interrupt waits for IF, shadow or TPR: whoever opens the window sets kick */

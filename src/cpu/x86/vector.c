@@ -171,7 +171,9 @@ void x86_active_bytes(const struct x86_cpu *cpu, const struct x86_insn *insn, u6
 {
 	unsigned elem = insn->elem ? insn->elem : insn->memsize;
 	unsigned n = elem && insn->memsize > elem ? insn->memsize / elem : 1;
-	unsigned total = insn->mask_bits ? insn->mask_bits : elem && insn->vlen > elem ? insn->vlen / elem : n;
+	unsigned total = insn->mask_bits	     ? insn->mask_bits
+			 : elem && insn->vlen > elem ? insn->vlen / elem
+						     : n;
 	bool opmask = insn->mask_kind != INSN_MASK_VEC;
 	u64 bits;
 

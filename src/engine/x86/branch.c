@@ -59,12 +59,13 @@ static void emit_branch_cache(struct tr *t, bool poll)
 		emit_alu_gs(e, ALU_XOR, T1, GS(ibtc_salt));
 	emit_alu_imm(e, false, ALU_AND, T1, IBTC_SIZE - 1);
 	emit_shift(e, false, SHIFT_SHL, T1, 4);
-	emit_op_gs_base(e, true, ALU_CMP << 3 | 3, T0, T1, table + offsetof(struct ibtc_entry, rip));
+	emit_op_gs_base(e, true, ALU_CMP << 3 | 3, T0, T1,
+			table + offsetof(struct ibtc_entry, rip));
 	emit_jcc_to(e, CC_NE, t->v->stubs.dispatch_c_saved);
 	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
 	emit_store_gs(e, T0, GS(rip_page));
 	if (t->v->engine->options.verbose)
-		emit_op_gs(e, true, 0xff, 0, GS(cached)); /* inc */
+		emit_op_gs(e, true, 0xff, 0, GS(cached));				   /* inc */
 	emit_op_gs_base(e, false, 0xff, 4, T1, table + offsetof(struct ibtc_entry, code)); /* jmp */
 }
 

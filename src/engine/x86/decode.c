@@ -78,7 +78,8 @@ static unsigned reg_number(ZydisRegister reg, bool *high)
 
 static unsigned seg_number(ZydisRegister seg)
 {
-	return seg >= ZYDIS_REGISTER_ES && seg <= ZYDIS_REGISTER_GS ? seg - ZYDIS_REGISTER_ES : SEG_DS;
+	return seg >= ZYDIS_REGISTER_ES && seg <= ZYDIS_REGISTER_GS ? seg - ZYDIS_REGISTER_ES
+								    : SEG_DS;
 }
 
 static bool is_gpr(ZydisRegister reg)
@@ -95,16 +96,18 @@ static u8 access_of(ZydisOperandActions actions)
 	       (actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? INSN_WRITE : 0);
 }
 
-static void decode_mem(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op, struct x86_insn *insn)
+static void decode_mem(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op,
+		       struct x86_insn *insn)
 {
 	const ZydisDecodedOperandMem *m = &op->mem;
 
 	insn->has_mem = true;
 	insn->seg = seg_number(m->segment);
 	insn->seg_override = zi->attributes & ZYDIS_ATTRIB_HAS_SEGMENT;
-	insn->base = m->base == ZYDIS_REGISTER_NONE			    ? INSN_NO_REG :
-		     m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP ? INSN_RIP :
-										ZydisRegisterGetId(m->base);
+	insn->base = m->base == ZYDIS_REGISTER_NONE ? INSN_NO_REG
+		     : m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP
+			     ? INSN_RIP
+			     : ZydisRegisterGetId(m->base);
 	insn->index = m->index == ZYDIS_REGISTER_NONE ? INSN_NO_REG : ZydisRegisterGetId(m->index);
 	insn->scale = m->scale ? m->scale : 1;
 	insn->disp = m->disp.has_displacement ? m->disp.value : 0;
@@ -254,7 +257,8 @@ static u8 broadcast_bits(ZydisBroadcastMode mode)
 	}
 }
 
-static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, struct x86_insn *insn)
+static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
+			struct x86_insn *insn)
 {
 	const ZydisDecodedOperand *mem = NULL;
 
@@ -265,7 +269,8 @@ static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 	if (!mem)
 		return;
 	insn->elem = mem->element_size / 8;
-	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && zi->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID &&
+	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
+	    zi->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID &&
 	    !zi->avx.broadcast.is_static && mem->element_size)
 		insn->memsize = insn->elem;
 	switch (zi->mnemonic) {
@@ -276,15 +281,15 @@ static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 		insn->mask_kind = INSN_MASK_VEC;
 		insn->mask = insn->vvvv;
 		insn->elem = zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS ||
-					     zi->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD ?
-				     4 :
-				     8;
+					     zi->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD
+				     ? 4
+				     : 8;
 		return;
 	default:
 		break;
 	}
-	if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 ||
-	    zi->avx.mask.reg > ZYDIS_REGISTER_K7)
+	if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX ||
+	    zi->avx.mask.reg <= ZYDIS_REGISTER_K0 || zi->avx.mask.reg > ZYDIS_REGISTER_K7)
 		return;
 	if (!class_suppresses(zi->meta.exception_class) || !mnemonic_suppresses(zi->mnemonic)) {
 		/* All of it may fault; a store leaves some bytes as they are. */
@@ -294,9 +299,10 @@ static void decode_mask(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 	}
 	insn->mask_bits = broadcast_bits(zi->avx.broadcast.mode);
 	insn->mask = zi->avx.mask.reg - ZYDIS_REGISTER_K0;
-	insn->mask_kind = mask_is_packed(zi->mnemonic)				   ? INSN_MASK_K_PACKED :
-			  zi->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID ? INSN_MASK_BROADCAST :
-										   INSN_MASK_K;
+	insn->mask_kind = mask_is_packed(zi->mnemonic) ? INSN_MASK_K_PACKED
+			  : zi->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID
+				  ? INSN_MASK_BROADCAST
+				  : INSN_MASK_K;
 }
 
 static u8 branch_kind_of(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
@@ -323,15 +329,16 @@ static u8 branch_kind_of(const ZydisDecodedInstruction *zi, const ZydisDecodedOp
 }
 
 /* Far forms share the mnemonic with the near ones. */
-static void resolve_branch(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, struct decoded *d)
+static void resolve_branch(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
+			   struct decoded *d)
 {
 	bool far = zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 
 	if (far) {
 		d->cls = CLS_HELPER;
-		d->insn.op = zi->mnemonic == ZYDIS_MNEMONIC_CALL ? X86_OP_call_far :
-			     zi->mnemonic == ZYDIS_MNEMONIC_JMP	 ? X86_OP_jmp_far :
-								   X86_OP_ret_far;
+		d->insn.op = zi->mnemonic == ZYDIS_MNEMONIC_CALL  ? X86_OP_call_far
+			     : zi->mnemonic == ZYDIS_MNEMONIC_JMP ? X86_OP_jmp_far
+								  : X86_OP_ret_far;
 		return;
 	}
 	d->branch = branch_kind_of(zi, ops);
@@ -381,13 +388,16 @@ static bool host_can(const struct x86_host *host, const struct decoded *d)
 
 static u8 move_of(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
-	bool store = ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY, load = ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
+	bool store = ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY,
+	     load = ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
 
 	if (!store && !load)
 		return MOVE_NONE;
 	switch (zi->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
-		return load ? MOVE_LOAD : ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? MOVE_STORE_IMM : MOVE_STORE_REG;
+		return load					     ? MOVE_LOAD
+		       : ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? MOVE_STORE_IMM
+								     : MOVE_STORE_REG;
 	case ZYDIS_MNEMONIC_MOVZX:
 		return MOVE_LOAD_ZERO;
 	case ZYDIS_MNEMONIC_MOVSX:
@@ -423,7 +433,8 @@ static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruc
 	if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP && zi->mnemonic == ZYDIS_MNEMONIC_MOVSD) {
 		d->cls = CLS_HELPER;
 		d->insn.op = X86_OP_movs;
-	} else if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP && zi->mnemonic == ZYDIS_MNEMONIC_CMPSD) {
+	} else if (zi->meta.category == ZYDIS_CATEGORY_STRINGOP &&
+		   zi->mnemonic == ZYDIS_MNEMONIC_CMPSD) {
 		d->cls = CLS_HELPER;
 		d->insn.op = X86_OP_cmps;
 	} else if (d->cls == CLS_MOVSYS) {
@@ -442,7 +453,8 @@ static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruc
 	if (d->insn.op == X86_OP_clzero) /* Zydis gives it no operand that a prefix could change */
 		find_segment(zi, &d->insn);
 	/* PREFETCH of a register: #UD on AMD processors, NOP on Intel's. */
-	if (!host_can(host, d) || (host->amd && zi->mnemonic == ZYDIS_MNEMONIC_NOP && zi->opcode == 0x0d))
+	if (!host_can(host, d) ||
+	    (host->amd && zi->mnemonic == ZYDIS_MNEMONIC_NOP && zi->opcode == 0x0d))
 		d->cls = CLS_UD;
 }
 
@@ -472,7 +484,8 @@ static bool shift_may_be_empty(const ZydisDecodedInstruction *zi, const ZydisDec
 	       count->imm.value.u > 15;
 }
 
-static void decode_flags(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, struct decoded *d)
+static void decode_flags(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
+			 struct decoded *d)
 {
 	const ZydisAccessedFlags *f = zi->cpu_flags;
 
@@ -491,7 +504,8 @@ static void decode_prefixes(const ZydisDecodedInstruction *zi, struct x86_insn *
 		u16 prefix;
 	} map[] = {
 		{ ZYDIS_ATTRIB_HAS_LOCK, INSN_LOCK },
-		{ ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_XRELEASE, INSN_REP },
+		{ ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_XRELEASE,
+		  INSN_REP },
 		{ ZYDIS_ATTRIB_HAS_REPNE | ZYDIS_ATTRIB_HAS_XACQUIRE, INSN_REPNE },
 		{ ZYDIS_ATTRIB_HAS_OPERANDSIZE, INSN_OPSIZE },
 		{ ZYDIS_ATTRIB_HAS_ADDRESSSIZE, INSN_ADSIZE },
@@ -505,7 +519,8 @@ static void decode_prefixes(const ZydisDecodedInstruction *zi, struct x86_insn *
 		insn->prefixes |= INSN_REX_W;
 }
 
-static void decode_operands(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, struct decoded *d)
+static void decode_operands(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
+			    struct decoded *d)
 {
 	struct x86_insn *insn = &d->insn;
 
@@ -529,9 +544,12 @@ static void decode_operands(const ZydisDecodedInstruction *zi, const ZydisDecode
 			ZydisInstructionAttributes a;
 			u8 seg;
 		} segs[] = {
-			{ ZYDIS_ATTRIB_HAS_SEGMENT_CS, SEG_CS }, { ZYDIS_ATTRIB_HAS_SEGMENT_SS, SEG_SS },
-			{ ZYDIS_ATTRIB_HAS_SEGMENT_DS, SEG_DS }, { ZYDIS_ATTRIB_HAS_SEGMENT_ES, SEG_ES },
-			{ ZYDIS_ATTRIB_HAS_SEGMENT_FS, SEG_FS }, { ZYDIS_ATTRIB_HAS_SEGMENT_GS, SEG_GS },
+			{ ZYDIS_ATTRIB_HAS_SEGMENT_CS, SEG_CS },
+			{ ZYDIS_ATTRIB_HAS_SEGMENT_SS, SEG_SS },
+			{ ZYDIS_ATTRIB_HAS_SEGMENT_DS, SEG_DS },
+			{ ZYDIS_ATTRIB_HAS_SEGMENT_ES, SEG_ES },
+			{ ZYDIS_ATTRIB_HAS_SEGMENT_FS, SEG_FS },
+			{ ZYDIS_ATTRIB_HAS_SEGMENT_GS, SEG_GS },
 		};
 
 		insn->seg_override = true;
@@ -545,18 +563,19 @@ static void decode_layout(const ZydisDecodedInstruction *zi, struct decoded *d)
 {
 	struct x86_insn *insn = &d->insn;
 
-	d->enc = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX	 ? ENC_VEX :
-		 zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ? ENC_EVEX :
-								   ENC_LEGACY;
+	d->enc = zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX	   ? ENC_VEX
+		 : zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ? ENC_EVEX
+								   : ENC_LEGACY;
 	for (unsigned i = 0; i < zi->raw.prefix_count; i++)
-		if (zi->raw.prefixes[i].value == 0x66 && zi->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+		if (zi->raw.prefixes[i].value == 0x66 &&
+		    zi->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY)
 			d->mandatory_66 = true;
 	d->has_modrm = zi->attributes & ZYDIS_ATTRIB_HAS_MODRM;
 	d->modrm_off = zi->raw.modrm.offset;
 	d->imm_off = zi->raw.imm[0].size ? zi->raw.imm[0].offset : zi->length;
-	d->opcode_off = d->enc == ENC_VEX ? zi->raw.vex.offset :
-			d->enc == ENC_EVEX ? zi->raw.evex.offset :
-					     zi->raw.prefix_count;
+	d->opcode_off = d->enc == ENC_VEX    ? zi->raw.vex.offset
+			: d->enc == ENC_EVEX ? zi->raw.evex.offset
+					     : zi->raw.prefix_count;
 	if (zi->attributes & ZYDIS_ATTRIB_HAS_REX) {
 		/* A REX prefix counts only directly before the opcode; Zydis ignores others. */
 		d->rex = insn->bytes[zi->raw.rex.offset];
@@ -573,7 +592,8 @@ static void decode_layout(const ZydisDecodedInstruction *zi, struct decoded *d)
 	insn->imm2 = zi->raw.imm[1].value.u;
 }
 
-int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n, struct decoded *out)
+int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
+	   struct decoded *out)
 {
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -607,7 +627,8 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	if (insn->has_mem)
 		insn->align = alignment_of(&zi, out);
 	if (out->state == STATE_X87 && insn->access & INSN_WRITE)
-		insn->access |= INSN_READ; /* a store that raises an unmasked exception leaves memory as it is */
+		insn->access |=
+			INSN_READ; /* a store that raises an unmasked exception leaves memory as it is */
 	if (zi.mnemonic == ZYDIS_MNEMONIC_PAUSE && out->rex & 1) {
 		/* F3 REX.B 90 is XCHG R8 with RAX; Zydis says PAUSE. */
 		out->gpr[out->ngpr].slot = SLOT_OPCODE;
@@ -621,8 +642,8 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 		insn->move = move_of(&zi, ops);
 	insn->vector = out->state != STATE_NONE;
 	insn->bit_offset = insn->has_mem && out->ngpr &&
-			  (zi.mnemonic == ZYDIS_MNEMONIC_BT || zi.mnemonic == ZYDIS_MNEMONIC_BTS ||
-			   zi.mnemonic == ZYDIS_MNEMONIC_BTR || zi.mnemonic == ZYDIS_MNEMONIC_BTC);
+			   (zi.mnemonic == ZYDIS_MNEMONIC_BT || zi.mnemonic == ZYDIS_MNEMONIC_BTS ||
+			    zi.mnemonic == ZYDIS_MNEMONIC_BTR || zi.mnemonic == ZYDIS_MNEMONIC_BTC);
 	return 0;
 }
 
@@ -634,6 +655,7 @@ void decode_print(x86_mode_t mode, const u8 *bytes, unsigned n, char *buf, size_
 
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder_of(mode), bytes, n, &zi, ops)) ||
-	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &zi, ops, zi.operand_count_visible, buf, size, 0, NULL)))
+	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &zi, ops, zi.operand_count_visible,
+							  buf, size, 0, NULL)))
 		strcpy(buf, "(bad)");
 }

@@ -30,11 +30,11 @@ enum branch_kind { BR_NONE, BR_JMP, BR_JCC, BR_CALL, BR_LOOP, BR_IND_JMP, BR_IND
 
 struct decoded {
 	struct x86_insn insn;
-	u8 cls; /* enum insn_class */
-	u8 state; /* enum insn_state */
-	u8 enc; /* enum insn_encoding */
-	u8 branch; /* enum branch_kind */
-	u8 cc; /* BR_JCC: condition */
+	u8 cls;	       /* enum insn_class */
+	u8 state;      /* enum insn_state */
+	u8 enc;	       /* enum insn_encoding */
+	u8 branch;     /* enum branch_kind */
+	u8 cc;	       /* BR_JCC: condition */
 	u8 opcode_off; /* of the first opcode byte (0F included), or of the VEX/EVEX prefix */
 	u8 modrm_off, imm_off; /* imm_off == len: none */
 	bool has_modrm;
@@ -43,9 +43,9 @@ struct decoded {
 	u8 ngpr;
 	struct {
 		u8 slot; /* enum gpr_slot */
-		u8 reg; /* enum x86_reg; for AH..BH the register that holds it */
+		u8 reg;	 /* enum x86_reg; for AH..BH the register that holds it */
 		u8 size;
-		u8 rw; /* enum x86_insn_access */
+		u8 rw;	   /* enum x86_insn_access */
 		bool high; /* AH, CH, DH, BH */
 	} gpr[3];
 	bool uses_high; /* some operand is AH..BH: no REX possible */
@@ -63,7 +63,8 @@ void decode_init(void);
  * (out->insn.len is then 1 and cls CLS_UD); -2: more bytes are needed.
  * Uses vector registers: full context only.
  */
-int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n, struct decoded *out);
+int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
+	   struct decoded *out);
 
 /* Name of the instruction in out->insn.bytes, for logs: writes at most @size bytes. */
 void decode_print(x86_mode_t mode, const u8 *bytes, unsigned n, char *buf, size_t size);

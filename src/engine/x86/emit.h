@@ -20,7 +20,24 @@ struct emit {
 };
 
 enum alu { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
-enum cc { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G };
+enum cc {
+	CC_O,
+	CC_NO,
+	CC_B,
+	CC_AE,
+	CC_E,
+	CC_NE,
+	CC_BE,
+	CC_A,
+	CC_S,
+	CC_NS,
+	CC_P,
+	CC_NP,
+	CC_L,
+	CC_GE,
+	CC_LE,
+	CC_G
+};
 
 static inline void emit8(struct emit *e, u8 b)
 {
@@ -78,7 +95,8 @@ static inline void emit_modrm_base(struct emit *e, unsigned reg, unsigned base, 
 }
 
 /* op reg, [base + disp] and the like; @w: 64-bit. */
-static inline void emit_op_base(struct emit *e, bool w, u8 op, unsigned reg, unsigned base, s32 disp)
+static inline void emit_op_base(struct emit *e, bool w, u8 op, unsigned reg, unsigned base,
+				s32 disp)
 {
 	emit_rex(e, w, reg, 0, base);
 	emit8(e, op);
@@ -97,7 +115,8 @@ static inline void emit_op_gs(struct emit *e, bool w, u8 op, unsigned reg, u32 d
 }
 
 /* op reg, gs:[base + disp] */
-static inline void emit_op_gs_base(struct emit *e, bool w, u8 op, unsigned reg, unsigned base, u32 disp)
+static inline void emit_op_gs_base(struct emit *e, bool w, u8 op, unsigned reg, unsigned base,
+				   u32 disp)
 {
 	assert((base & 7) != RSP);
 	emit8(e, 0x65);
@@ -223,12 +242,15 @@ static inline void emit_shift(struct emit *e, bool w, enum shift op, unsigned ds
 #define EMIT_NO_REG 0xff
 
 /* lea dst, [base + index * scale + disp]; either register may be EMIT_NO_REG; @adsize 4 cuts the sum to 32 bits. */
-static inline void emit_lea(struct emit *e, unsigned dst, unsigned base, unsigned index, unsigned scale,
-			    s32 disp, unsigned adsize)
+static inline void emit_lea(struct emit *e, unsigned dst, unsigned base, unsigned index,
+			    unsigned scale, s32 disp, unsigned adsize)
 {
 	unsigned b = base == EMIT_NO_REG ? 5 : base, i = index == EMIT_NO_REG ? 4 : index;
 	unsigned ss = scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
-	unsigned mod = base == EMIT_NO_REG ? 0 : disp == 0 && (b & 7) != 5 ? 0 : disp == (s8)disp ? 1 : 2;
+	unsigned mod = base == EMIT_NO_REG	   ? 0
+		       : disp == 0 && (b & 7) != 5 ? 0
+		       : disp == (s8)disp	   ? 1
+						   : 2;
 
 	emit_rex(e, adsize == 8, dst, i, b);
 	emit8(e, 0x8d);
@@ -319,7 +341,7 @@ static inline void emit_call_c(struct emit *e, const void *fn)
 static inline void emit_flags_save(struct emit *e, unsigned tmp, u32 aflags)
 {
 	emit_mov(e, tmp, RAX);
-	emit8(e, 0x9f); /* lahf */
+	emit8(e, 0x9f);					    /* lahf */
 	emit_bytes(e, (const u8[]){ 0x0f, 0x90, 0xc0 }, 3); /* seto al */
 	emit8(e, 0x66);
 	emit_op_gs(e, false, 0x89, RAX, aflags);

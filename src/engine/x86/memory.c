@@ -29,9 +29,10 @@
  */
 
 const u8 host_of[16] = {
-	[RAX] = RAX, [RCX] = RCX, [RDX] = RDX, [RBX] = RBX, [RSP] = HOST_RSP, [RBP] = RBP,
-	[RSI] = RSI, [RDI] = RDI, [R8] = R8, [R9] = R9, [R10] = R10, [R11] = R11,
-	[R12] = R12, [R13] = IN_MEMORY, [R14] = IN_MEMORY, [R15] = IN_MEMORY,
+	[RAX] = RAX,	  [RCX] = RCX,	     [RDX] = RDX,	[RBX] = RBX,
+	[RSP] = HOST_RSP, [RBP] = RBP,	     [RSI] = RSI,	[RDI] = RDI,
+	[R8] = R8,	  [R9] = R9,	     [R10] = R10,	[R11] = R11,
+	[R12] = R12,	  [R13] = IN_MEMORY, [R14] = IN_MEMORY, [R15] = IN_MEMORY,
 };
 
 void tr_gpr_load(struct tr *t, unsigned host, unsigned guest)
@@ -181,19 +182,22 @@ static u8 *emit_tlb_probe(struct emit *e, unsigned size, bool write)
 	return emit_jcc(e, CC_A);
 }
 
-#define RC(table, field, i) ((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) + 8 * (i)))
+#define RC(table, field, i)                                                                        \
+	((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) +  \
+	       8 * (i)))
 
 /*
  * Miss of a register cache entry: T0 = linear address. Called from a block; behind the call are a jump and the
  * record, for the slow path. Finds the page in the TLB and makes it the entry's range.
  */
-static void emit_rc_stub(struct emit *e, const struct stubs *stubs, unsigned table, unsigned i, unsigned size,
-			 bool write)
+static void emit_rc_stub(struct emit *e, const struct stubs *stubs, unsigned table, unsigned i,
+			 unsigned size, bool write)
 {
 	u8 *slow = emit_tlb_probe(e, size, write), *user = NULL;
 
 	if (!table) {
-		emit_op_base(e, false, 0xf6, 0, T1, offsetof(struct tlb_entry, info)); /* test byte */
+		emit_op_base(e, false, 0xf6, 0, T1,
+			     offsetof(struct tlb_entry, info)); /* test byte */
 		emit8(e, TLB_USER_PAGE);
 		user = emit_jcc(e, CC_NE);
 	}
@@ -251,7 +255,8 @@ static int size_class(unsigned size)
 	return size && size <= 64 && !(size & (size - 1)) ? __builtin_ctz(size) : -1;
 }
 
-void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write)
+void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size,
+		  bool write)
 {
 	struct emit *e = &t->e;
 	struct slow_path *s = &t->slow[t->nslow++];

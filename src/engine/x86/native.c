@@ -78,7 +78,8 @@ void tr_native(struct tr *t, unsigned i)
 	unsigned twin;
 
 	if (d->insn.has_mem && (d->state == STATE_X87 || d->state == STATE_MMX) && !is_fn(d))
-		emit8(&t->e, 0x9b); /* fwait: a pending exception comes before whatever the address does */
+		emit8(&t->e,
+		      0x9b); /* fwait: a pending exception comes before whatever the address does */
 	if (d->insn.has_mem)
 		tr_operand(t, i);
 	if (needs_flags(t, i))

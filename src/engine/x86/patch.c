@@ -9,7 +9,8 @@ static unsigned slot_reg(const struct patch *p, enum gpr_slot slot, unsigned old
 
 static bool is_dropped_prefix(u8 b)
 {
-	return b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65 || b == 0x67;
+	return b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65 ||
+	       b == 0x67;
 }
 
 /* Outside 64-bit mode 66h means the other default size, which may be the host's default. */
@@ -36,7 +37,8 @@ static void emit_prefixes(struct emit *e, const struct decoded *d)
 		emit8(e, 0x66);
 }
 
-static void emit_modrm(struct emit *e, const struct decoded *d, const struct patch *p, unsigned reg, unsigned rm)
+static void emit_modrm(struct emit *e, const struct decoded *d, const struct patch *p, unsigned reg,
+		       unsigned rm)
 {
 	if (p->base == PATCH_KEEP)
 		emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
@@ -73,7 +75,8 @@ static void patch_opcode_reg(struct emit *e, const struct decoded *d, const stru
 
 	for (unsigned i = 0; i < d->ngpr; i++)
 		named |= d->gpr[i].slot == SLOT_OPCODE;
-	if (!insn->mode64 && insn->opcode >= 0x40 && insn->opcode <= 0x4f && d->imm_off - d->opcode_off == 1) {
+	if (!insn->mode64 && insn->opcode >= 0x40 && insn->opcode <= 0x4f &&
+	    d->imm_off - d->opcode_off == 1) {
 		/* INC and DEC of one byte are REX prefixes in 64-bit mode. */
 		emit_rex_for(e, d, 0, reg);
 		emit8(e, 0xff);
@@ -102,7 +105,9 @@ static void patch_legacy(struct emit *e, const struct decoded *d, const struct p
 	}
 	emit_rex_for(e, d, reg, rm);
 	emit_bytes(e, insn->bytes + d->opcode_off, d->modrm_off - d->opcode_off - 1);
-	emit8(e, !insn->mode64 && d->modrm_off - d->opcode_off == 1 && insn->opcode == 0x82 ? 0x80 : insn->opcode);
+	emit8(e, !insn->mode64 && d->modrm_off - d->opcode_off == 1 && insn->opcode == 0x82
+			 ? 0x80
+			 : insn->opcode);
 	emit_modrm(e, d, p, reg, rm);
 }
 

@@ -18,8 +18,9 @@
 
 /* Host registers that hold guest registers: { host, guest }. */
 static const u8 held[][2] = {
-	{ RAX, RAX }, { RCX, RCX }, { RDX, RDX }, { RSI, RSI }, { RDI, RDI }, { R8, R8 }, { R9, R9 },
-	{ R10, R10 }, { R11, R11 }, { RBX, RBX }, { RBP, RBP }, { R12, R12 }, { HOST_RSP, RSP },
+	{ RAX, RAX }, { RCX, RCX }, { RDX, RDX },      { RSI, RSI }, { RDI, RDI },
+	{ R8, R8 },   { R9, R9 },   { R10, R10 },      { R11, R11 }, { RBX, RBX },
+	{ RBP, RBP }, { R12, R12 }, { HOST_RSP, RSP },
 };
 #define HELD_CLOBBERED 9 /* the first ones do not survive a C call */
 
@@ -111,7 +112,7 @@ static void make_leave(struct emit *e, struct stubs *s, const struct x86_host *h
 	s->leave = emit_pc(e);
 	emit_load_gs(e, RDI, GS(self));
 	emit_xop(e, host, true);
-	emit_bytes(e, (const u8[]){ 0xdb, 0xe3 }, 2); /* fninit */
+	emit_bytes(e, (const u8[]){ 0xdb, 0xe3 }, 2);		     /* fninit */
 	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 5 << 3 | RDI }, 2); /* fldcw */
 	emit32(e, GS(fcw_host));
 	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 2 << 3 | RDI }, 3); /* ldmxcsr */
@@ -131,7 +132,8 @@ static void make_leave(struct emit *e, struct stubs *s, const struct x86_host *h
 }
 
 /* A call from a block: save, call C, come back; or drop the return address and resume elsewhere. */
-static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool address, bool result)
+static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool address,
+		     bool result)
 {
 	u64 pc = emit_pc(e);
 	u8 *gone;
@@ -192,7 +194,7 @@ static void make_dispatch(struct emit *e, struct stubs *s, bool count)
 	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
 	emit_store_gs(e, T0, GS(rip_page));
 	if (count)
-		emit_op_gs(e, true, 0xff, 0, GS(cached)); /* inc */
+		emit_op_gs(e, true, 0xff, 0, GS(cached));		       /* inc */
 	emit_op_base(e, true, 0xff, 4, T1, offsetof(struct ibtc_entry, code)); /* jmp [t1 + code] */
 }
 

@@ -178,14 +178,10 @@ static const struct {
 	u16 op;
 	bool (*emit)(struct tr *t, unsigned i);
 } rows[] = {
-	{ X86_OP_cli, emit_cli },
-	{ X86_OP_sti, emit_sti },
-	{ X86_OP_stac, emit_stac },
-	{ X86_OP_clac, emit_clac },
-	{ X86_OP_swapgs, emit_swapgs },
-	{ X86_OP_rdtsc, emit_rdtsc },
-	{ X86_OP_rdtscp, emit_rdtscp },
-	{ X86_OP_mov_from_cr, emit_mov_from_cr },
+	{ X86_OP_cli, emit_cli },	{ X86_OP_sti, emit_sti },
+	{ X86_OP_stac, emit_stac },	{ X86_OP_clac, emit_clac },
+	{ X86_OP_swapgs, emit_swapgs }, { X86_OP_rdtsc, emit_rdtsc },
+	{ X86_OP_rdtscp, emit_rdtscp }, { X86_OP_mov_from_cr, emit_mov_from_cr },
 	{ X86_OP_pushf, emit_pushf },
 };
 

@@ -14,8 +14,8 @@
 static bool op_ends_block(u16 op)
 {
 	switch (op) {
-#define X86_OP(name, context) \
-	case X86_OP_##name:   \
+#define X86_OP(name, context)                                                                      \
+	case X86_OP_##name:                                                                        \
 		return (context) != 0;
 #define LEAF 0
 #define FULL 1
@@ -31,8 +31,9 @@ static bool op_ends_block(u16 op)
 static bool op_transfers(u16 op)
 {
 	static const u16 ops[] = {
-		X86_OP_call_far, X86_OP_jmp_far, X86_OP_ret_far, X86_OP_iret,	 X86_OP_int_n,	 X86_OP_int3,
-		X86_OP_int1,	 X86_OP_syscall, X86_OP_sysret,	 X86_OP_sysenter, X86_OP_sysexit, X86_OP_hlt,
+		X86_OP_call_far, X86_OP_jmp_far,  X86_OP_ret_far, X86_OP_iret,
+		X86_OP_int_n,	 X86_OP_int3,	  X86_OP_int1,	  X86_OP_syscall,
+		X86_OP_sysret,	 X86_OP_sysenter, X86_OP_sysexit, X86_OP_hlt,
 	};
 
 	for (unsigned k = 0; k < ARRAY_SIZE(ops); k++)
@@ -88,7 +89,8 @@ static bool ends_block(x86_mode_t mode, const struct decoded *d)
 /* Whether stores to the page are reported to this vCPU. */
 static bool page_is_held(struct engine_vcpu *v, gpa_t key)
 {
-	struct slot *s = mem_slot_find(v->engine->mem, key >> 60, cache_gpa(key) >> PAGE_SHIFT, NULL);
+	struct slot *s =
+		mem_slot_find(v->engine->mem, key >> 60, cache_gpa(key) >> PAGE_SHIFT, NULL);
 	const struct code_page *p = cache_page_find(&v->cache, key);
 
 	return s && p && p->serial == s->serial;
@@ -145,7 +147,8 @@ static void find_live_flags(struct tr *t)
 	t->live_in[t->n] = FL_ARITH;
 	for (unsigned i = t->n; i--;) {
 		const struct decoded *d = &t->d[i];
-		bool opaque = d->cls != CLS_NATIVE && d->cls != CLS_LEA && d->cls != CLS_NOP && d->cls != CLS_STACK;
+		bool opaque = d->cls != CLS_NATIVE && d->cls != CLS_LEA && d->cls != CLS_NOP &&
+			      d->cls != CLS_STACK;
 
 		t->live_in[i] = opaque ? FL_ARITH : (t->live_in[i + 1] & ~d->fl_write) | d->fl_read;
 	}
@@ -244,7 +247,8 @@ void *translate_room(void)
 	return malloc(sizeof(struct tr));
 }
 
-struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form, enum x86_status *status)
+struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
+			enum x86_status *status)
 {
 	struct cache *c = &v->cache;
 	struct tr *t = v->tr_room;

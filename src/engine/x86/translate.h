@@ -11,8 +11,9 @@
 
 #define GS(field) ((u32)offsetof(struct engine_vcpu, field))
 #define GS_GPR(r) ((u32)(offsetof(struct engine_vcpu, cpu.gpr) + 8 * (r)))
-#define GS_SEG_BASE(s) \
-	((u32)(offsetof(struct engine_vcpu, cpu.seg) + (s) * sizeof(struct x86_seg) + offsetof(struct x86_seg, base)))
+#define GS_SEG_BASE(s)                                                                             \
+	((u32)(offsetof(struct engine_vcpu, cpu.seg) + (s) * sizeof(struct x86_seg) +              \
+	       offsetof(struct x86_seg, base)))
 #define GS_AFLAGS GS(cpu.aflags)
 
 #define BLOCK_MAX 64 /* instructions */
@@ -20,9 +21,9 @@
 
 /* Where the guest's arithmetic flags are at this point of the code. */
 enum flags_place {
-	FLAGS_HOST, /* in the host's; what cpu.aflags holds is old */
+	FLAGS_HOST,  /* in the host's; what cpu.aflags holds is old */
 	FLAGS_SAVED, /* in cpu.aflags; the host's are garbage */
-	FLAGS_DEAD, /* nowhere: the next instruction that touches them overwrites them all */
+	FLAGS_DEAD,  /* nowhere: the next instruction that touches them overwrites them all */
 };
 
 struct slow_path {
@@ -30,7 +31,7 @@ struct slow_path {
 	u8 *back; /* where the fast path goes on */
 	u64 rec;
 	bool write;
-	s8 size_class; /* log2 of the size; -1: not by the register cache */
+	s8 size_class;	 /* log2 of the size; -1: not by the register cache */
 	u8 table, index; /* register cache entry */
 };
 
@@ -47,7 +48,7 @@ struct tr {
 	bool full; /* the cache is full: give up */
 	unsigned n;
 	struct decoded d[BLOCK_MAX];
-	u16 off[BLOCK_MAX]; /* offset in the page */
+	u16 off[BLOCK_MAX];	    /* offset in the page */
 	u16 live_in[BLOCK_MAX + 1]; /* FL_*: flags that are needed at the start of instruction i */
 	unsigned npc;
 	struct pc_entry pc[BLOCK_MAX * 2 + 8];
@@ -74,7 +75,8 @@ static inline unsigned tr_base(const struct x86_insn *insn)
 	return insn->seg >= SEG_FS ? INSN_NO_REG : insn->base;
 }
 
-void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size, bool write);
+void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size,
+		  bool write);
 /* The explicit operand's host address into T0, by the form of the block. */
 void tr_operand(struct tr *t, unsigned i);
 void tr_slow_paths(struct tr *t);

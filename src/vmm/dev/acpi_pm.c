@@ -83,6 +83,7 @@ void acpi_pm_init(struct acpi_pm *pm, struct end_request end)
 {
 	memset(pm, 0, sizeof(*pm));
 	pm->end = end;
-	pm->device = (struct device){ "acpi-pm", acpi_pm_windows, ARRAY_SIZE(acpi_pm_windows),
-				      acpi_pm_reset, pm, false };
+	pm->device = (struct device){
+		"acpi-pm", acpi_pm_windows, ARRAY_SIZE(acpi_pm_windows), acpi_pm_reset, pm, false
+	};
 }

@@ -250,8 +250,8 @@ void i16550_init(struct i16550 *uart, struct irq_line irq, void (*output)(void *
 	uart->irq = irq;
 	uart->output = output;
 	uart->owner = owner;
-	uart->device = (struct device){ "i16550", i16550_windows, ARRAY_SIZE(i16550_windows),
-					i16550_reset, uart, true };
+	uart->device = (struct device){ "i16550",     i16550_windows, ARRAY_SIZE(i16550_windows),
+					i16550_reset, uart,	      true };
 	i16550_reset(uart);
 }
 

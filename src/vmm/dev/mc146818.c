@@ -169,8 +169,10 @@ static const struct port_window mc146818_windows[] = {
 void mc146818_init(struct mc146818 *rtc, u64 low, u64 high, s64 (*now)(void))
 {
 	memset(rtc, 0, sizeof(*rtc));
-	rtc->device = (struct device){ "mc146818", mc146818_windows, ARRAY_SIZE(mc146818_windows),
-				       mc146818_reset, rtc, false };
+	rtc->device = (struct device){
+		"mc146818", mc146818_windows, ARRAY_SIZE(mc146818_windows), mc146818_reset, rtc,
+		false
+	};
 	rtc->now = now;
 	rtc->low = low;
 	rtc->high = high;

@@ -78,6 +78,7 @@ void reset_control_init(struct reset_control *rc, struct end_request end)
 {
 	memset(rc, 0, sizeof(*rc));
 	rc->end = end;
-	rc->device = (struct device){ "reset", reset_windows, ARRAY_SIZE(reset_windows),
-				      reset_control_reset, rc, false };
+	rc->device = (struct device){
+		"reset", reset_windows, ARRAY_SIZE(reset_windows), reset_control_reset, rc, false
+	};
 }
