@@ -10,6 +10,7 @@
 #include "cpu/x86/bounce.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/ops.h"
+#include "cpu/x86/xstate.h"
 #include "engine/vcpu.h"
 
 typedef void (*enter_fn)(struct engine_vcpu *v, u64 code);
@@ -210,6 +211,15 @@ static bool is_locked(const struct x86_insn *insn)
 	       (insn->prefixes & INSN_LOCK || (insn->opcode & 0xfe) == 0x86);
 }
 
+/* An x87 store that has raised an unmasked exception leaves memory as it is. FNSTCW and FNSTSW raise none. */
+static bool store_held_back(const struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	bool x87 = insn->opcode >= 0xd8 && insn->opcode <= 0xdf;
+	bool fn = (insn->opcode == 0xd9 || insn->opcode == 0xdd) && (insn->modrm >> 3 & 7) == 7;
+
+	return x87 && !fn && xs_get64(cpu, XS_BV) & XC_X87 && xs_get16(cpu, XS_FSW) & BIT(7);
+}
+
 /*
  * A memory operand that is no plain RAM inside a page: its bytes are gathered in a buffer of the
  * same alignment, the instruction runs there, and the buffer is written back. When the write
@@ -238,7 +248,7 @@ static void bounce(struct engine_vcpu *v, const struct x86_insn *i, gva_t lin, b
 	v->bounce_ptr = (u64)buf;
 	if (!bounce_run(v, make))
 		return;
-	if (insn.access & INSN_WRITE) {
+	if (insn.access & INSN_WRITE && !store_held_back(cpu, &insn)) {
 		st = x86_bounce_out(cpu, &insn, lin, insn.memsize, access, buf);
 		if (st != X86_OK) {
 			memcpy(cpu->gpr, gpr, sizeof(gpr));

@@ -318,7 +318,7 @@ static void straddling(void)
 /* Self-modifying across the page boundary: the store is in one page, the code in the next. */
 GUEST(cross, 64,
       "mov $100, %ecx; xor %esi, %esi\n"
-      "1: incb 2f+1(%rip); jmp 2f\n .org 0xff8, 0x90\n .fill 8, 1, 0x90\n"
+      "1: incb 2f+1(%rip); jmp 2f\n .skip 0xff8-(.-cross), 0x90\n .fill 8, 1, 0x90\n"
       "2: mov $0, %al; inc %sil; cmp %sil, %al; jne 3f; dec %ecx; jnz 1b; xor %ebx, %ebx; hlt; jmp "
       ".\n"
       "3: mov $1, %ebx; hlt");

@@ -338,11 +338,13 @@ static void test_bases(void **state)
 	cpu->cr4 |= CR4_FSGSBASE;
 	guest_cpl(g, 3);
 	cpu->gpr[RDI] = 0x7fff12345678;
+	insn.prefixes |= INSN_REX | INSN_REX_W;
 	assert_int_equal(x86_op_wrfsbase(cpu, &insn), X86_OK);
 	assert_int_equal(cpu->seg[SEG_FS].base, 0x7fff12345678);
 	cpu->gpr[RDI] = 0x800000000000;
 	guest_fault(g, x86_op_wrgsbase(cpu, &insn), VEC_GP, 0);
 	insn.opsize = 4;
+	insn.prefixes &= ~INSN_REX_W;
 	assert_int_equal(x86_op_rdfsbase(cpu, &insn), X86_OK);
 	assert_int_equal(cpu->gpr[RDI], 0x12345678);
 	guest_fault(g, x86_op_swapgs(cpu, &insn), VEC_GP, 0);

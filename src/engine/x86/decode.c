@@ -626,9 +626,6 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	decode_flags(&zi, ops, out);
 	if (insn->has_mem)
 		insn->align = alignment_of(&zi, out);
-	if (out->state == STATE_X87 && insn->access & INSN_WRITE)
-		insn->access |=
-			INSN_READ; /* a store that raises an unmasked exception leaves memory as it is */
 	if (zi.mnemonic == ZYDIS_MNEMONIC_PAUSE && out->rex & 1) {
 		/* F3 REX.B 90 is XCHG R8 with RAX; Zydis says PAUSE. */
 		out->gpr[out->ngpr].slot = SLOT_OPCODE;
