@@ -94,7 +94,9 @@ static void block_kill(struct cache *c, struct block *b)
 
 void cache_kill(struct cache *c, struct block *b)
 {
-	block_kill(c, b);
+	/* Twice would take it from its pages' counts twice, and stale blocks of a page without live ones are not looked for. */
+	if (!b->dead)
+		block_kill(c, b);
 }
 
 /* The part of @b that lies in @page, as offsets. */

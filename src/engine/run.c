@@ -293,6 +293,8 @@ static void run_bounce(struct engine_vcpu *v)
 	}
 }
 
+#define SHADOW_SS 2 /* of cpu->shadow */
+
 /* DR7's execution breakpoints at the next instruction: DR6 bits that hit. */
 static u64 breakpoints_hit(const struct x86_cpu *cpu)
 {
@@ -308,11 +310,13 @@ static u64 breakpoints_hit(const struct x86_cpu *cpu)
 static void run_step(struct engine_vcpu *v)
 {
 	struct x86_cpu *cpu = &v->cpu;
+	bool held =
+		cpu->shadow == SHADOW_SS; /* no #DB between a load of SS and the next instruction */
 	u64 hit;
 
 	if (v->step == STEP_RUNNING) {
 		v->step = STEP_NONE;
-		if (v->step_tf) {
+		if (v->step_tf && !held) {
 			x86_raise_db(cpu, BIT(14));
 			deliver(v);
 			return;
@@ -322,8 +326,10 @@ static void run_step(struct engine_vcpu *v)
 		v->reason = LEAVE_KICK;
 		return;
 	}
-	hit = cpu->f.rf ? 0 : breakpoints_hit(cpu);
+	hit = cpu->f.rf || held ? 0 : breakpoints_hit(cpu);
 	if (hit) {
+		cpu->f.rf =
+			1; /* in the frame: the instruction is to run when the handler returns */
 		x86_raise_db(cpu, hit);
 		deliver(v);
 		return;

@@ -195,11 +195,32 @@ void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn)
 	return mem_host(v, insn, lin);
 }
 
+/* Most are stepped when TF was set before them. These go by TF as they leave it: INT clears it, SYSRET may set it. */
+static void step_after(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	switch (insn->op) {
+	case X86_OP_int_n:
+	case X86_OP_int3:
+	case X86_OP_int1:
+	case X86_OP_into:
+	case X86_OP_syscall:
+	case X86_OP_sysret:
+		v->step_tf = v->cpu.f.tf;
+		if (v->step_tf)
+			v->step = STEP_RUNNING;
+		break;
+	default:
+		break;
+	}
+}
+
 bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_status status)
 {
 	switch (status) {
 	case X86_OK:
 		v->cpu.rip = v->cpu.next_rip;
+		if (unlikely(v->step || v->cpu.f.tf))
+			step_after(v, insn);
 		return true;
 	case X86_FAULT:
 		fault(v);

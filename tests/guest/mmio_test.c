@@ -5,9 +5,9 @@
 
 #include "vm.h"
 
-#define DEV   VM_DEVICE
-#define MAX   16
-#define PORT  0x500
+#define DEV    VM_DEVICE
+#define MAX    16
+#define PORT   0x500
 #define IN_OUT (1ull << 63) /* .at is a port */
 
 /* One access of the device: what the device answers, or what it must be given. */
@@ -17,8 +17,14 @@ struct seen {
 	bool write;
 	uint64_t data;
 };
-#define R(at, len, data) { at, len, false, data }
-#define W(at, len, data) { at, len, true, data }
+#define R(at, len, data)                                                                           \
+	{                                                                                          \
+		at, len, false, data                                                               \
+	}
+#define W(at, len, data)                                                                           \
+	{                                                                                          \
+		at, len, true, data                                                                \
+	}
 
 struct script {
 	const char *name;
@@ -102,7 +108,7 @@ static void script_run(struct vm *vm, const struct script *s, enum vm_mode mode)
 			     s->rbx);
 }
 
-#define OLD 0x1111111111111111ull
+#define OLD	   0x1111111111111111ull
 #define CODE(name) #name, name, name##_end
 
 GUEST(load1, 64, "mov 3(%rbx), %al; hlt");
@@ -129,15 +135,20 @@ GUEST(lock_or, 64, "lock orb $0x0f, 1(%rbx); hlt");
 GUEST(xchg_mem, 64, "xchg %rax, 8(%rbx); hlt");
 GUEST(xadd_mem, 64, "lock xadd %eax, 4(%rbx); hlt");
 GUEST(cmpxchg_hit, 64, "mov $7, %eax; mov $9, %ecx; lock cmpxchg %ecx, 4(%rbx); sete %ah; hlt");
-GUEST(cmpxchg_miss, 64, "mov $7, %eax; mov $9, %ecx; cmpxchg %ecx, 4(%rbx); sete %ch; mov %ch, 0x20000; hlt");
+GUEST(cmpxchg_miss, 64,
+      "mov $7, %eax; mov $9, %ecx; cmpxchg %ecx, 4(%rbx); sete %ch; mov %ch, 0x20000; hlt");
 GUEST(cmp_mem, 64, "cmpl $3, 4(%rbx); sete %al; testb $1, (%rbx); setz %ah; hlt");
 GUEST(bts_mem, 64, "mov $35, %ecx; bts %ecx, (%rbx); setc %al; hlt");
 GUEST(push_mem, 64, "push 8(%rbx); pop %rax; hlt");
 GUEST(pop_mem, 64, "push %rax; pop 8(%rbx); hlt");
-GUEST(push_to, 64, "lea 0x100(%rbx), %rsp; push %rax; pushw $0x1234; pop %cx; pop %rax; mov $0x6ff0, %esp; hlt");
+GUEST(push_to, 64,
+      "lea 0x100(%rbx), %rsp; push %rax; pushw $0x1234; pop %cx; pop %rax; mov $0x6ff0, %esp; hlt");
 GUEST(call_mem, 64, "call *8(%rbx); .skip 16-(.-call_mem), 0x90; hlt");
-GUEST(call_push, 64, "lea 0x100(%rbx), %rsp; call 1f; .skip 32-(.-call_push), 0x90; 1: ret; .skip 48-(.-call_push), 0x90; mov $1, %eax; hlt");
-GUEST(sse_load, 64, "movups 0x10(%rbx), %xmm1; movq %xmm1, %rax; psrldq $8, %xmm1; movq %xmm1, %rbx; hlt");
+GUEST(call_push, 64,
+      "lea 0x100(%rbx), %rsp; call 1f; .skip 32-(.-call_push), 0x90; 1: ret; .skip "
+      "48-(.-call_push), 0x90; mov $1, %eax; hlt");
+GUEST(sse_load, 64,
+      "movups 0x10(%rbx), %xmm1; movq %xmm1, %rax; psrldq $8, %xmm1; movq %xmm1, %rbx; hlt");
 GUEST(sse_store, 64, "movq %rax, %xmm1; movaps %xmm1, 0x10(%rbx); hlt");
 GUEST(sse_add, 64, "movq %rax, %xmm1; paddq 0x10(%rbx), %xmm1; movq %xmm1, %rax; hlt");
 GUEST(sse_scalar, 64, "movss 4(%rbx), %xmm0; movd %xmm0, %eax; movlps %xmm0, 8(%rbx); hlt");
@@ -145,7 +156,8 @@ GUEST(movnti, 64, "movnti %rax, 8(%rbx); sfence; hlt");
 GUEST(x87_load, 64, "fninit; fldt 0x10(%rbx); fistpll 0x20000; mov 0x20000, %rax; hlt");
 GUEST(x87_store, 64, "fninit; fld1; fstpl 8(%rbx); hlt");
 GUEST(x87_held, 64,
-      "fninit; movw $0x37e, 0x20000; fldcw 0x20000; fldl 0x20008; fistpl 8(%rbx); fnstsw %ax; movzwl %ax, %eax; hlt");
+      "fninit; movw $0x37e, 0x20000; fldcw 0x20000; fldl 0x20008; fistpl 8(%rbx); fnstsw %ax; "
+      "movzwl %ax, %eax; hlt");
 GUEST(x87_word, 64, "fninit; fnstcw 8(%rbx); fnstsw 10(%rbx); fld1; fbstp 0x10(%rbx); hlt");
 GUEST(movs_rep, 64, "cld; rep movsb; hlt");
 GUEST(movs_one, 64, "movsq; hlt");
@@ -161,7 +173,8 @@ GUEST(cross_read, 64, "mov 0x9fffc, %rax; hlt");
 GUEST(cross_write, 64, "mov %rax, 0x9fffd; mov 0x9fff8, %ecx; mov 0x9fffc, %ebx; hlt");
 GUEST(cross_rmw, 64, "mov $1, %eax; add %rax, 0x9fffc; hlt");
 GUEST(cross_back, 64, "mov 0xbfffe, %eax; hlt");
-GUEST(cross_sse, 64, "movups 0x9fff4, %xmm0; movq %xmm0, %rax; psrldq $8, %xmm0; movq %xmm0, %rbx; hlt");
+GUEST(cross_sse, 64,
+      "movups 0x9fff4, %xmm0; movq %xmm0, %rax; psrldq $8, %xmm0; movq %xmm0, %rbx; hlt");
 GUEST(lea_only, 64, "lea 8(%rbx), %rax; prefetcht0 (%rbx); clflush (%rbx); hlt");
 GUEST(cmov_not, 64, "cmp %eax, %eax; cmovne 4(%rbx), %eax; hlt");
 GUEST(jmp_mem, 64, "jmp *8(%rbx); .skip 32-(.-jmp_mem), 0x90; mov $2, %eax; hlt");
@@ -200,7 +213,8 @@ static const struct script scripts[] = {
 	{ CODE(push_mem), { R(DEV + 8, 8, 12345) }, 12345, DEV },
 	{ CODE(pop_mem), { W(DEV + 8, 8, OLD) }, OLD, DEV },
 	{ CODE(push_to),
-	  { W(DEV + 0xf8, 8, OLD), W(DEV + 0xf6, 2, 0x1234), R(DEV + 0xf6, 2, 5), R(DEV + 0xf8, 8, 6) },
+	  { W(DEV + 0xf8, 8, OLD), W(DEV + 0xf6, 2, 0x1234), R(DEV + 0xf6, 2, 5),
+	    R(DEV + 0xf8, 8, 6) },
 	  6,
 	  DEV },
 	{ CODE(call_mem), { R(DEV + 8, 8, VM_CODE + 16) }, OLD, DEV },
@@ -211,7 +225,10 @@ static const struct script scripts[] = {
 	{ CODE(sse_load), { R(DEV + 16, 8, 1), R(DEV + 24, 8, 2) }, 1, 2 },
 	{ CODE(sse_store), { W(DEV + 16, 8, OLD), W(DEV + 24, 8, 0) }, OLD, DEV },
 	{ CODE(sse_add), { R(DEV + 16, 8, 3), R(DEV + 24, 8, 2) }, OLD + 3, DEV },
-	{ CODE(sse_scalar), { R(DEV + 4, 4, 0x12345678), W(DEV + 8, 8, 0x12345678) }, 0x12345678, DEV },
+	{ CODE(sse_scalar),
+	  { R(DEV + 4, 4, 0x12345678), W(DEV + 8, 8, 0x12345678) },
+	  0x12345678,
+	  DEV },
 	{ CODE(movnti), { W(DEV + 8, 8, OLD) }, OLD, DEV },
 	{ CODE(x87_load), { R(DEV + 16, 8, 0xa000000000000000), R(DEV + 24, 2, 0x4002) }, 10, DEV },
 	{ CODE(x87_store), { W(DEV + 8, 8, 0x3ff0000000000000) }, OLD, DEV },
@@ -235,20 +252,28 @@ static const struct script scripts[] = {
 	{ CODE(stos_rep), { W(DEV + 0x200, 2, OLD), W(DEV + 0x202, 2, OLD) }, OLD, DEV },
 	{ CODE(lods_one), { R(DEV + 0x100, 4, 5) }, 5, DEV },
 	{ CODE(cmps_rep),
-	  { R(DEV + 0x100, 1, 1), R(DEV + 0x200, 1, 1), R(DEV + 0x101, 1, 2), R(DEV + 0x201, 1, 3) },
+	  { R(DEV + 0x100, 1, 1), R(DEV + 0x200, 1, 1), R(DEV + 0x101, 1, 2),
+	    R(DEV + 0x201, 1, 3) },
 	  0x1111111111111101,
 	  DEV },
-	{ CODE(scas_rep), { R(DEV + 0x200, 1, 1), R(DEV + 0x201, 1, 0x22) }, 0x1111111111111101, DEV },
+	{ CODE(scas_rep),
+	  { R(DEV + 0x200, 1, 1), R(DEV + 0x201, 1, 0x22) },
+	  0x1111111111111101,
+	  DEV },
 	{ CODE(ins_mem), { R(PORT | IN_OUT, 4, 0x1234), W(DEV + 0x200, 4, 0x1234) }, OLD, DEV },
 	{ CODE(outs_mem),
-	  { R(DEV + 0x100, 2, 1), W(PORT | IN_OUT, 2, 1), R(DEV + 0x102, 2, 2), W(PORT | IN_OUT, 2, 2) },
+	  { R(DEV + 0x100, 2, 1), W(PORT | IN_OUT, 2, 1), R(DEV + 0x102, 2, 2),
+	    W(PORT | IN_OUT, 2, 2) },
 	  OLD,
 	  DEV },
 	{ CODE(cross_read), { R(VM_HOLE, 4, 0x04030201) }, 0x040302018f8e8d8c, DEV },
 	{ CODE(cross_write), { W(VM_HOLE, 5, OLD) }, OLD, 0x1111118c },
 	{ CODE(cross_rmw), { R(VM_HOLE, 4, 7), W(VM_HOLE, 4, 7) }, 1, DEV },
 	{ CODE(cross_back), { R(VM_HOLE_END - 2, 2, 0x2211) }, 0x81802211, DEV },
-	{ CODE(cross_sse), { R(VM_HOLE, 4, 0x44332211) }, 0x8b8a898887868584 + 0, 0x443322118f8e8d8c },
+	{ CODE(cross_sse),
+	  { R(VM_HOLE, 4, 0x44332211) },
+	  0x8b8a898887868584 + 0,
+	  0x443322118f8e8d8c },
 	{ CODE(lea_only), { { 0 } }, DEV + 8, DEV },
 	{ CODE(cmov_not), { R(DEV + 4, 4, 9) }, 0x11111111, DEV },
 	{ CODE(jmp_mem), { R(DEV + 8, 8, VM_CODE + 32) }, 2, DEV },
@@ -280,11 +305,15 @@ static void again(void)
 GUEST(add32, 32, "addl $5, 4(%ebx); hlt");
 GUEST(pusha32, 32, "lea 0x100(%ebx), %esp; push %eax; push $2; pop %eax; hlt");
 GUEST(xlat32, 32, "mov $4, %al; xlat; hlt");
-GUEST(enter32, 32, "lea 0x100(%ebx), %esp; mov $0x1234, %ebp; enter $8, $0; leave; mov %ebp, %eax; hlt");
+GUEST(enter32, 32,
+      "lea 0x100(%ebx), %esp; mov $0x1234, %ebp; enter $8, $0; leave; mov %ebp, %eax; hlt");
 
 static const struct script scripts32[] = {
 	{ CODE(add32), { R(DEV + 4, 4, 1), W(DEV + 4, 4, 6) }, 0x11111111, DEV },
-	{ CODE(pusha32), { W(DEV + 0xfc, 4, OLD), W(DEV + 0xf8, 4, 2), R(DEV + 0xf8, 4, 3) }, 3, DEV },
+	{ CODE(pusha32),
+	  { W(DEV + 0xfc, 4, OLD), W(DEV + 0xf8, 4, 2), R(DEV + 0xf8, 4, 3) },
+	  3,
+	  DEV },
 	{ CODE(xlat32), { R(DEV + 4, 1, 9) }, 0x11111109, DEV },
 	{ CODE(enter32), { W(DEV + 0xfc, 4, 0x1234), R(DEV + 0xfc, 4, 0x99) }, 0x99, DEV },
 };
@@ -307,7 +336,8 @@ static void scripts_32(void)
 			for (unsigned k = 0; k < MAX; k++) {
 				int reason = vm_run(&vm);
 
-				if (reason == KVM_EXIT_HLT || !serve(&vm, reason, &s.seen[k], s.name))
+				if (reason == KVM_EXIT_HLT ||
+				    !serve(&vm, reason, &s.seen[k], s.name))
 					break;
 			}
 			CHECK_EQ(vm_regs(&vm).rax, s.rax);
@@ -376,14 +406,16 @@ static void registers_between(void)
 
 /* Port input and output of each size; the REP forms may come in batches. */
 GUEST(ports, 64,
-      "in $0x80, %al; in (%dx), %ax; in (%dx), %eax; out %al, $0x81; out %ax, (%dx); out %eax, (%dx)\n"
-      "mov $0x20000, %edi; mov $600, %ecx; rep insb; mov $0x20000, %esi; mov $300, %ecx; rep outsw; hlt");
+      "in $0x80, %al; in (%dx), %ax; in (%dx), %eax; out %al, $0x81; out %ax, (%dx); out %eax, "
+      "(%dx)\n"
+      "mov $0x20000, %edi; mov $600, %ecx; rep insb; mov $0x20000, %esi; mov $300, %ecx; rep "
+      "outsw; hlt");
 
 static void port_io(void)
 {
-	static const struct seen seen[] = { R(0x80 | IN_OUT, 1, 1),    R(PORT | IN_OUT, 2, 0x203),
+	static const struct seen seen[] = { R(0x80 | IN_OUT, 1, 1),   R(PORT | IN_OUT, 2, 0x203),
 					    R(PORT | IN_OUT, 4, 0x7), W(0x81 | IN_OUT, 1, 7),
-					    W(PORT | IN_OUT, 2, 7),    W(PORT | IN_OUT, 4, 7) };
+					    W(PORT | IN_OUT, 2, 7),   W(PORT | IN_OUT, 4, 7) };
 	const struct script s = { CODE(ports), { { 0 } }, 0, 0 };
 	unsigned in = 0, out = 0;
 	struct vm vm;
@@ -448,7 +480,8 @@ static void faults_first(void)
 	vm_destroy(&vm);
 }
 
-VM_TESTS({ .name = "instructions", .run = all_scripts }, { .name = "again and again", .run = again },
+VM_TESTS({ .name = "instructions", .run = all_scripts },
+	 { .name = "again and again", .run = again },
 	 { .name = "32-bit instructions", .run = scripts_32 },
 	 { .name = "immediate_exit completes", .run = complete_only },
 	 { .name = "registers between accesses", .run = registers_between },

@@ -206,10 +206,12 @@ GUEST(caller, 64,
       "mov $0x21003, %r8d; 1: mov 0x28000, %esi; xor %eax, %eax; cpuid; call *%r8; cmp %esi, %eax; "
       "jb 2f;"
       "incq 0x28200(,%rdi,8); cmpl $0, 0x28100; je 1b; hlt; 2: mov %rax, %rbx; out %al, $0xf0");
-/* Without an instruction that serializes, in a loop that is linked. */
+/* Without an instruction that serializes old code may run for a while, but not for ever. */
 GUEST(caller_plain, 64,
-      "1: mov 0x28000, %esi; mov $0x21003, %r8d; call *%r8; cmp %esi, %eax; jb 2f;"
-      "cmpl $0, 0x28100; je 1b; hlt; 2: mov %rax, %rbx; out %al, $0xf0");
+      "xor %r9d, %r9d; 1: mov 0x28000, %esi; mov $0x21003, %r8d; call *%r8; cmp %esi, %eax; jb 2f; "
+      "xor %r9d, %r9d;"
+      "3: cmpl $0, 0x28100; je 1b; hlt; 2: inc %r9d; cmp $1000, %r9d; jb 3b; mov %rax, %rbx; out "
+      "%al, $0xf0");
 
 static void cross_modify(const uint8_t *code, const uint8_t *end)
 {

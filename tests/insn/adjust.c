@@ -192,9 +192,9 @@ static const struct {
 	{ ZYDIS_MNEMONIC_XSAVEOPT64, for_xsave }, { ZYDIS_MNEMONIC_XRSTOR, for_xsave },
 	{ ZYDIS_MNEMONIC_XRSTOR64, for_xsave },	  { ZYDIS_MNEMONIC_ENTER, for_enter },
 	{ ZYDIS_MNEMONIC_CLZERO, for_clzero },	  { ZYDIS_MNEMONIC_XGETBV, for_lahf },
-	{ ZYDIS_MNEMONIC_RET, for_frame },	  { ZYDIS_MNEMONIC_IRET, for_frame },
-	{ ZYDIS_MNEMONIC_IRETD, for_frame },	  { ZYDIS_MNEMONIC_IRETQ, for_frame },
-	{ ZYDIS_MNEMONIC_RDPMC, for_lahf },
+	{ ZYDIS_MNEMONIC_CALL, for_frame },	  { ZYDIS_MNEMONIC_RET, for_frame },
+	{ ZYDIS_MNEMONIC_IRET, for_frame },	  { ZYDIS_MNEMONIC_IRETD, for_frame },
+	{ ZYDIS_MNEMONIC_IRETQ, for_frame },	  { ZYDIS_MNEMONIC_RDPMC, for_lahf },
 };
 
 void adjust_registers(struct start *s, const struct testcase *c, struct rng *r)

@@ -82,12 +82,13 @@ static void make_gates(void)
 	u64 *gdt = table(GPA_GDT), *idt = table(GPA_IDT);
 	u64 sp = LIN(GPA_STACK) + 0xf00;
 
-	gdt[1] = 0x00cf9b000000ffff; /* kernel 32-bit code */
-	gdt[2] = 0x00af9b000000ffff; /* kernel code */
-	gdt[3] = 0x00cf93000000ffff; /* kernel data */
-	gdt[4] = 0x00cffb000000ffff; /* user 32-bit code */
-	gdt[5] = 0x00cff3000000ffff; /* user data */
-	gdt[6] = 0x00affb000000ffff; /* user code */
+	gdt[1] = 0x00cf9b000000ffff;  /* kernel 32-bit code */
+	gdt[2] = 0x00af9b000000ffff;  /* kernel code */
+	gdt[3] = 0x00cf93000000ffff;  /* kernel data */
+	gdt[4] = 0x00cffb000000ffff;  /* user 32-bit code */
+	gdt[5] = 0x00cff3000000ffff;  /* user data */
+	gdt[6] = 0x00affb000000ffff;  /* user code */
+	gdt[15] = 0x0040f50000000000; /* Linux: number of the processor */
 	gdt[8] = 0x00008b0000000067 | (LIN(GPA_TSS) & 0xffffff) << 16 |
 		 (LIN(GPA_TSS) >> 24 & 0xff) << 56;
 	for (unsigned i = 0; i < 256; i++) {

@@ -93,11 +93,12 @@ enum x86_status x86_op_pop_sreg(struct x86_cpu *cpu, const struct x86_insn *insn
 	unsigned width = x86_stack_size(cpu), size = stack_datum(insn);
 	u64 sp = cpu->gpr[RSP];
 	enum x86_status st;
-	u16 sel;
+	u64 datum = 0;
 
-	st = x86_read_seg(cpu, SEG_SS, x86_gpr_sized(cpu, RSP, width), &sel, 2);
+	/* AMD processors read all of it; Intel's no more than the selector. */
+	st = x86_read_seg(cpu, SEG_SS, x86_gpr_sized(cpu, RSP, width), &datum, cpu->intel ? 2 : size);
 	if (st == X86_OK)
-		st = x86_load_segment(cpu, sreg, sel);
+		st = x86_load_segment(cpu, sreg, (u16)datum);
 	if (st)
 		return st;
 	x86_gpr_write(cpu, RSP, sp + size, width);

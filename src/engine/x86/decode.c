@@ -598,8 +598,15 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	ZydisDecodedInstruction zi;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	struct x86_insn *insn = &out->insn;
-	ZyanStatus status = ZydisDecoderDecodeFull(decoder_of(mode), bytes, n, &zi, ops);
+	ZyanStatus status;
+	u8 copy[15];
 
+	/* Other vCPUs may be writing the bytes: what is executed must be what was decoded, so they are read once. */
+	n = n < sizeof(copy) ? n : sizeof(copy);
+	memcpy(copy, bytes, n);
+	bytes = copy;
+	__asm__ volatile("" : "+r"(bytes) : : "memory");
+	status = ZydisDecoderDecodeFull(decoder_of(mode), bytes, n, &zi, ops);
 	memset(out, 0, sizeof(*out));
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return n >= 15 ? -1 : -2;

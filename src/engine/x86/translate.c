@@ -205,9 +205,17 @@ slow:
 	tr_slow_paths(t);
 }
 
+/* The bytes that the block was made from, which need not be those in memory any more. */
+static void block_bytes(const struct tr *t, u8 *out)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		memcpy(out + t->off[i] - t->off[0], t->d[i].insn.bytes, t->d[i].insn.len);
+}
+
 static bool block_finish(struct tr *t, const u8 *host, const u8 *host2)
 {
 	struct block *b = t->b;
+	u8 bytes[BLOCK_MAX * 15];
 	const struct decoded *last = &t->d[t->n - 1];
 
 	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
@@ -218,7 +226,8 @@ static bool block_finish(struct tr *t, const u8 *host, const u8 *host2)
 	if (!b->pc || t->e.overflow || t->full)
 		return false;
 	memcpy(b->pc, t->pc, t->npc * sizeof(*b->pc));
-	if (!cache_insert(t->c, b, host, host2))
+	block_bytes(t, bytes);
+	if (!cache_insert(t->c, b, bytes, host, host2))
 		return false;
 	t->c->code_used = ALIGN_UP(b->code + (size_t)b->code_len, (size_t)16);
 	return true;
