@@ -145,9 +145,9 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host)
 	return p;
 }
 
-/* Put @b on the lists of a page and its bytes into the snapshot. */
-static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *host, unsigned off,
-		     unsigned len)
+/* Put @b on the lists of a page and its @bytes into the snapshot. */
+static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *bytes, const u8 *host,
+		     unsigned off, unsigned len)
 {
 	struct code_page *p = cache_page_get(c, page, host);
 	unsigned first = off >> CHUNK_SHIFT, last = (off + len - 1) >> CHUNK_SHIFT;
@@ -156,9 +156,9 @@ static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *hos
 	if (!n)
 		return false;
 	/* Bytes that changed unseen since the snapshot: older blocks made from them go. */
-	if (memcmp(p->snapshot + off, host + off, len)) {
-		cache_kill_stale(c, p, host, off, len);
-		memcpy(p->snapshot + off, host + off, len);
+	if (memcmp(p->snapshot + off, bytes, len)) {
+		cache_kill_range(c, p, off, len);
+		memcpy(p->snapshot + off, bytes, len);
 	}
 	for (unsigned k = first; k <= last; k++, n++) {
 		n->block = b;
@@ -171,15 +171,18 @@ static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *hos
 	return true;
 }
 
-bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *host2)
+bool cache_insert(struct cache *c, struct block *b, const u8 *bytes, const u8 *host,
+		  const u8 *host2)
 {
 	unsigned off = b->gpa & (PAGE_SIZE - 1), h;
 
 	if (c->nblocks == c->max_blocks)
 		return false;
-	if (!page_add(c, b, b->gpa & PAGE_MASK, host, off, b->straddles ? PAGE_SIZE - off : b->len))
+	if (!page_add(c, b, b->gpa & PAGE_MASK, bytes, host, off,
+		      b->straddles ? PAGE_SIZE - off : b->len))
 		return false;
-	if (b->straddles && !page_add(c, b, b->second, host2, 0, off + b->len - PAGE_SIZE))
+	if (b->straddles &&
+	    !page_add(c, b, b->second, bytes + PAGE_SIZE - off, host2, 0, off + b->len - PAGE_SIZE))
 		return false;
 	h = cache_hash(b->gpa, b->mode);
 	b->hash_next = c->hash[h];

@@ -106,8 +106,9 @@ struct cache {
 	u32 nblocks, max_blocks;
 	struct block **hash;
 	struct code_page **pages;
-	u64 generation; /* counts resets */
-	u64 dead_stub;	/* executable address */
+	u64 generation;	       /* counts resets */
+	u8 scratch[PAGE_SIZE]; /* of cache_verify_page() */
+	u64 dead_stub;	       /* executable address */
 	/* statistics */
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
 };
@@ -130,13 +131,16 @@ void cache_reset(struct cache *c, const struct mem *mem);
 /* NULL when the region is full. */
 void *cache_alloc(struct cache *c, size_t n);
 struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
-/* Make a block findable; its bytes on @host (the page in this process) go into the snapshot. */
-bool cache_insert(struct cache *c, struct block *b, const u8 *host, const u8 *host2);
+/*
+ * Make a block findable. @bytes, which it was made from, go into the snapshots of its pages @host and @host2 (in this
+ * process), even when others are there by now: so the difference is found.
+ */
+bool cache_insert(struct cache *c, struct block *b, const u8 *bytes, const u8 *host,
+		  const u8 *host2);
 
 /* Leaf. */
-/* Kill the blocks that touch [off, off + len) and whose bytes differ from the page's. Returns their number. */
-unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off,
-			  unsigned len);
+/* Kill the blocks that touch [off, off + len). Returns their number. */
+unsigned cache_kill_range(struct cache *c, struct code_page *p, unsigned off, unsigned len);
 void cache_kill(struct cache *c, struct block *b);
 struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
 struct code_page *cache_page_find(const struct cache *c, gpa_t page);
@@ -148,6 +152,8 @@ struct block *cache_block_at(const struct cache *c, u64 pc);
 unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len);
 /* Compare a page with its snapshot; kill the blocks that differ. Returns blocks killed. */
 unsigned cache_verify_page(struct cache *c, gpa_t page, const u8 *host);
+/* The same for all pages that this vCPU holds. */
+void cache_verify_all(struct cache *c, const struct mem *mem);
 /* Let an exit jump straight to @to. */
 void cache_link(struct cache *c, struct exit_link *l, struct block *to);
 

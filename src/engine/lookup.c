@@ -153,19 +153,28 @@ unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
 	return n;
 }
 
-unsigned cache_kill_stale(struct cache *c, struct code_page *p, const u8 *host, unsigned off,
-			  unsigned len)
+unsigned cache_kill_range(struct cache *c, struct code_page *p, unsigned off, unsigned len)
+{
+	unsigned n = 0;
+
+	for (unsigned k = off >> CHUNK_SHIFT; k <= (off + len - 1) >> CHUNK_SHIFT; k++)
+		n += chunk_written(c, p, k, off, len);
+	return n;
+}
+
+/* Kill the blocks whose bytes differ from @now's. */
+static unsigned kill_stale(struct cache *c, struct code_page *p, const u8 *now)
 {
 	unsigned lo, hi, n = 0;
 
-	for (unsigned k = off >> CHUNK_SHIFT; k <= (off + len - 1) >> CHUNK_SHIFT; k++) {
+	for (unsigned k = 0; k <= (PAGE_SIZE - 1) >> CHUNK_SHIFT; k++) {
 		struct page_node **link = &p->chunk[k];
 
 		while (*link) {
 			struct block *b = (*link)->block;
 
 			block_span(b, p->gpa, &lo, &hi);
-			if (!b->dead && !bulk_equal(p->snapshot + lo, host + lo, hi - lo)) {
+			if (!b->dead && !bulk_equal(p->snapshot + lo, now + lo, hi - lo)) {
 				block_kill(c, b);
 				n++;
 			}
@@ -189,8 +198,23 @@ unsigned cache_verify_page(struct cache *c, gpa_t page, const u8 *host)
 	c->verified++;
 	if (bulk_equal(p->snapshot, host, PAGE_SIZE))
 		return 0;
-	n = cache_kill_stale(c, p, host, 0, PAGE_SIZE);
-	bulk_copy(p->snapshot, host, PAGE_SIZE);
+	/* Read once: what becomes the snapshot must be what blocks were compared with. */
+	bulk_copy(c->scratch, host, PAGE_SIZE);
+	n = kill_stale(c, p, c->scratch);
+	bulk_copy(p->snapshot, c->scratch, PAGE_SIZE);
 	c->verify_killed += n;
 	return n;
+}
+
+void cache_verify_all(struct cache *c, const struct mem *mem)
+{
+	for (unsigned i = 0; i < CACHE_PAGE_HASH; i++)
+		for (struct code_page *p = c->pages[i]; p; p = p->hash_next) {
+			gfn_t gfn = cache_gpa(p->gpa) >> PAGE_SHIFT;
+			struct slot *s =
+				p->live ? mem_slot_find(mem, p->gpa >> 60, gfn, NULL) : NULL;
+
+			if (s && s->serial == p->serial)
+				cache_verify_page(c, p->gpa, slot_hva(s, gfn << PAGE_SHIFT));
+		}
 }

@@ -29,8 +29,8 @@ static void written_serve(struct engine_vcpu *v)
 	bulk_copy(range, r->written, sizeof(range));
 	r->nwritten = 0;
 	unlock(r);
-	if (n > WRITTEN_MAX) { /* execute tags are filled anew, which compares the bytes */
-		itlb_flush_all(v);
+	if (n > WRITTEN_MAX) {
+		cache_verify_all(&v->cache, v->engine->mem);
 		return;
 	}
 	for (u32 i = 0; i < n; i++) {
@@ -116,12 +116,48 @@ void requests_serve(struct engine_vcpu *v)
 	} while (unlikely(__atomic_load_n(&v->requests.wanted, __ATOMIC_SEQ_CST)));
 }
 
+/* Let @r take in @more, when it is of the same page. */
+static bool range_join(struct written_range *r, const struct written_range *more)
+{
+	gpa_t end = r->gpa + r->len, other = more->gpa + more->len;
+
+	if ((r->gpa ^ more->gpa) & PAGE_MASK)
+		return false;
+	r->gpa = r->gpa < more->gpa ? r->gpa : more->gpa;
+	r->len = (end > other ? end : other) - r->gpa;
+	return true;
+}
+
 void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len)
 {
-	if (v->npending < ARRAY_SIZE(v->pending))
-		v->pending[v->npending] = (struct written_range){ key, len };
-	v->npending++;
+	const struct written_range w = { key, len };
+
 	v->smc = true; /* the block is left behind this instruction, and the others are told */
+	if (v->npending && v->npending <= ARRAY_SIZE(v->pending) &&
+	    range_join(&v->pending[v->npending - 1], &w))
+		return;
+	if (v->npending < ARRAY_SIZE(v->pending))
+		v->pending[v->npending] = w;
+	v->npending++;
+}
+
+/* Who does not come to serve them for long gets wider ranges before none at all. */
+static void range_add(struct requests *r, const struct written_range *w)
+{
+	if (r->nwritten && r->nwritten <= WRITTEN_MAX) {
+		const struct written_range *last = &r->written[r->nwritten - 1];
+
+		if (last->gpa == w->gpa && last->len == w->len)
+			return;
+	}
+	if (r->nwritten < WRITTEN_MAX) {
+		r->written[r->nwritten++] = *w;
+		return;
+	}
+	for (u32 i = 0; r->nwritten == WRITTEN_MAX && i < WRITTEN_MAX; i++)
+		if (range_join(&r->written[i], w))
+			return;
+	r->nwritten = WRITTEN_MAX + 1;
 }
 
 static void tell(struct engine_vcpu *o, const struct engine_vcpu *v)
@@ -131,12 +167,8 @@ static void tell(struct engine_vcpu *o, const struct engine_vcpu *v)
 	lock(r);
 	if (v->npending > ARRAY_SIZE(v->pending))
 		r->nwritten = WRITTEN_MAX + 1;
-	for (u32 i = 0; i < v->npending && i < ARRAY_SIZE(v->pending); i++) {
-		if (r->nwritten < WRITTEN_MAX)
-			r->written[r->nwritten] = v->pending[i];
-		if (r->nwritten <= WRITTEN_MAX)
-			r->nwritten++;
-	}
+	for (u32 i = 0; i < v->npending && i < ARRAY_SIZE(v->pending); i++)
+		range_add(r, &v->pending[i]);
 	unlock(r);
 	__atomic_fetch_or(&r->wanted, REQUEST_WRITTEN, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&o->cpu.request, 1, __ATOMIC_SEQ_CST);

@@ -413,6 +413,9 @@ bool memory_differs(const struct testcase *c, const struct start *s, const struc
 		for (unsigned k = 0; k < s->win[i].len; k += 8) {
 			snprintf(name, sizeof(name), "[%llx]", ARENA + s->win[i].off + k);
 			bad |= differ(f, name, get(a + k, 8), get(b + k, 8));
+			if (f && get(a + k, 8) != get(b + k, 8))
+				fprintf(f, "#     before it  %016lx\n",
+					get(image + s->win[i].off + k, 8));
 		}
 	}
 	return bad;

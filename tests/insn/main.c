@@ -105,6 +105,9 @@ static void report(const struct testcase *c, const struct start *s, const struct
 	if (options.verbose) {
 		for (unsigned i = 0; i < 16; i++)
 			printf("#     in r%-2u %016lx\n", i, s->st.gpr[i]);
+		printf("#     in fcw %02x%02x fsw %02x%02x tags %02x, out fsw %02x%02x\n",
+		       s->st.xsave[1], s->st.xsave[0], s->st.xsave[3], s->st.xsave[2],
+		       s->st.xsave[4], native->st.xsave[3], native->st.xsave[2]);
 		printf("#     in rflags %lx fs %lx gs %lx\n", s->st.rflags, s->st.fs_base,
 		       s->st.gs_base);
 	}

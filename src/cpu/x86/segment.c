@@ -96,7 +96,8 @@ enum x86_status x86_op_pop_sreg(struct x86_cpu *cpu, const struct x86_insn *insn
 	u64 datum = 0;
 
 	/* AMD processors read all of it; Intel's no more than the selector. */
-	st = x86_read_seg(cpu, SEG_SS, x86_gpr_sized(cpu, RSP, width), &datum, cpu->intel ? 2 : size);
+	st = x86_read_seg(cpu, SEG_SS, x86_gpr_sized(cpu, RSP, width), &datum,
+			  cpu->intel ? 2 : size);
 	if (st == X86_OK)
 		st = x86_load_segment(cpu, sreg, (u16)datum);
 	if (st)
