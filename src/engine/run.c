@@ -393,10 +393,16 @@ static bool serve(struct engine_vcpu *v, enum engine_exit *out)
 	return false;
 }
 
-/* Without FSGSBASE in user space the kernel sets %gs, and it stays. */
+/* Whose %gs this thread has, where the kernel sets it. */
+static __thread const struct engine_vcpu *gs_owner __attribute__((tls_model("initial-exec")));
+
+/* Without FSGSBASE in user space the kernel sets %gs, and it stays: no 64-bit program but ours uses it. */
 static void gs_by_kernel(struct engine_vcpu *v)
 {
+	if (likely(gs_owner == v))
+		return;
 	syscall(SYS_arch_prctl, ARCH_SET_GS, v);
+	gs_owner = v;
 }
 
 enum engine_exit engine_run(struct engine_vcpu *v)

@@ -2,9 +2,11 @@
 /* Probe of the host's processor: which instructions the translator may execute natively. */
 #include "cpu/x86/host.h"
 
+#include <asm/hwcap2.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <time.h>
 
 enum { EAX, EBX, ECX, EDX };
@@ -258,7 +260,12 @@ static void probe_features(struct x86_host *host)
 	host->avx512 = host->xcr0 & 0xe0;
 	host->bmi1 = host_has(host, 7, 0, EBX, 3);
 	host->bmi2 = host_has(host, 7, 0, EBX, 8);
-	host->fsgsbase = host_has(host, 7, 0, EBX, 0);
+	/*
+	 * CPUID does not tell: under some hypervisors the instructions run and CPUID shows them while the kernel does not
+	 * know of them, and then a base that they wrote is lost at the next switch of threads. Linux says so
+	 * in the auxiliary vector (Documentation/arch/x86/x86_64/fsgs.rst).
+	 */
+	host->fsgsbase = host_has(host, 7, 0, EBX, 0) && getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	host->lahf64 = host_has(host, 0x80000001, 0, ECX, 0);
 	host->cx16 = host_has(host, 1, 0, ECX, 13);
 	host->erms = host_has(host, 7, 0, EBX, 9);
