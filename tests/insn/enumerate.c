@@ -68,6 +68,9 @@ static u32 key_hash[KEY_HASH]; /* index plus one */
 static ZydisDecoder decoder;
 static bool is_amd;
 
+static const u16 fsgsbase[] = { ZYDIS_MNEMONIC_RDFSBASE, ZYDIS_MNEMONIC_RDGSBASE,
+				ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE };
+
 static void rows_make(void)
 {
 	rows = calloc(nrows, sizeof(*rows));
@@ -81,6 +84,9 @@ static void rows_make(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(excused); i++)
 		if (row_of_mnemonic[excused[i].mnemonic])
 			rows[row_of_mnemonic[excused[i].mnemonic] - 1].reason = excused[i].reason;
+	for (unsigned i = 0; !host_has_fsgsbase() && i < ARRAY_SIZE(fsgsbase); i++)
+		rows[row_of_mnemonic[fsgsbase[i]] - 1].reason =
+			"the host's kernel does not enable FSGSBASE for user mode";
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	__builtin_cpu_init();
 	is_amd = __builtin_cpu_is("amd");

@@ -77,15 +77,25 @@ static void make_tables(void)
 		map_page(LIN(gpa), gpa, false, true);
 }
 
+/* Whether user mode of the host can name the descriptor. */
+static bool host_has_segment(unsigned sel)
+{
+	bool has;
+
+	__asm__("lar %1, %1" : "=@ccz"(has), "+r"(sel));
+	return has;
+}
+
 static void make_gates(void)
 {
 	u64 *gdt = table(GPA_GDT), *idt = table(GPA_IDT);
 	u64 sp = LIN(GPA_STACK) + 0xf00;
 
-	gdt[1] = 0x00cf9b000000ffff;  /* kernel 32-bit code */
-	gdt[2] = 0x00af9b000000ffff;  /* kernel code */
-	gdt[3] = 0x00cf93000000ffff;  /* kernel data */
-	gdt[4] = 0x00cffb000000ffff;  /* user 32-bit code */
+	gdt[1] = 0x00cf9b000000ffff;	  /* kernel 32-bit code */
+	gdt[2] = 0x00af9b000000ffff;	  /* kernel code */
+	gdt[3] = 0x00cf93000000ffff;	  /* kernel data */
+	if (host_has_segment(4 << 3 | 3)) /* some hypervisors leave user mode no 32-bit code */
+		gdt[4] = 0x00cffb000000ffff;
 	gdt[5] = 0x00cff3000000ffff;  /* user data */
 	gdt[6] = 0x00affb000000ffff;  /* user code */
 	gdt[15] = 0x0040f50000000000; /* Linux: number of the processor */

@@ -145,6 +145,7 @@ u64 operand_address(const struct state *st, const struct testcase *c,
 u8 *image_at(u64 address, unsigned n); /* NULL: outside what is mapped and writable */
 
 /* native.c */
+bool host_has_fsgsbase(void); /* for user mode */
 extern u8 *const native_arena;
 const char *native_init(void); /* a reason to skip, or NULL */
 void native_code(const struct testcase *c);

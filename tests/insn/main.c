@@ -20,7 +20,7 @@ static struct options {
 } options = { .seed = 1, .states = 100, .shards = 1, .shown = SHOWN_PER_ROW };
 
 u8 image[ARENA_SIZE];
-static u64 runs, mismatches;
+static u64 runs, mismatches, flukes;
 static struct {
 	char text[96], bytes[48];
 	u64 at;
@@ -125,6 +125,30 @@ static void resync(void)
 	memcpy(guest_arena + STACK_OFF, image + STACK_OFF, STACK_SIZE);
 }
 
+static bool sides_differ(const struct testcase *c, const struct start *s,
+			 const struct outcome *native, const struct outcome *guest)
+{
+	return outcome_differs(c, s, native, guest, NULL) || memory_differs(c, s, native, NULL);
+}
+
+/*
+ * Before a difference counts the host is asked again: a hypervisor under load was seen to answer #UD where it
+ * never does otherwise. A host that answers twice the same is believed.
+ */
+static bool host_takes_back(const struct testcase *c, const struct start *s, struct outcome *native)
+{
+	static struct outcome again;
+
+	restore(native_arena, s);
+	code_restore(native_arena, native_copy);
+	native_run(c, &s->st, &again);
+	if (!outcome_differs(c, s, native, &again, NULL))
+		return false;
+	*native = again;
+	flukes++;
+	return true;
+}
+
 /* One state on all sides. Returns whether the host has the instruction. */
 static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 {
@@ -146,8 +170,8 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 		guest.is_fast = which;
 		if (outcome_ignored(c, &native, &guest))
 			continue;
-		if (!outcome_differs(c, &s, &native, &guest, NULL) &&
-		    !memory_differs(c, &s, &native, NULL))
+		if (!sides_differ(c, &s, &native, &guest) ||
+		    (host_takes_back(c, &s, &native) && !sides_differ(c, &s, &native, &guest)))
 			continue;
 		mismatches++;
 		if (row->bad++ < options.shown)
@@ -239,6 +263,10 @@ static int usage(void)
 
 static bool parse(int argc, char **argv)
 {
+	const char *seed = getenv("ANYKVM_SEED");
+
+	if (seed)
+		options.seed = strtoull(seed, NULL, 0);
 	for (int i = 1; i < argc; i++) {
 		const char *name = argv[i];
 
@@ -304,7 +332,8 @@ int main(int argc, char **argv)
 		if (is_chosen(&forms[i], i))
 			run_form(&forms[i]);
 	ok = print_rows();
-	printf("# %lu runs, %lu mismatches\n", runs, mismatches);
+	printf("# %lu runs, %lu mismatches, %lu answers that the host took back\n", runs,
+	       mismatches, flukes);
 	guest_exit();
 	return !ok;
 }

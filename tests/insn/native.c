@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The host's own processor as the oracle: one instruction from a given state, faults included. */
 #define _GNU_SOURCE
+#include <asm/hwcap2.h>
+#include <asm/prctl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 
 /* Those of <elf.h>: ours are page faults. */
@@ -32,8 +35,8 @@ struct save_area {
 	u16 sel[8];			/* 0xe0: ES CS SS DS FS GS */
 	u32 mxcsr;			/* 0xf0 */
 	u32 running;			/* 0xf4 */
-	u64 unused;
-	u64 out_gpr[16]; /* 0x100 */
+	u64 has_fsgsbase;		/* 0xf8 */
+	u64 out_gpr[16];		/* 0x100 */
 	u8 pad[0x1000 - 0x180];
 	u8 in[XSAVE_AREA];  /* 0x1000 */
 	u8 out[XSAVE_AREA]; /* 0x2000 */
@@ -44,6 +47,7 @@ struct save_area {
 _Static_assert(offsetof(struct save_area, mask) == 0xb8 &&
 		       offsetof(struct save_area, out_gpr) == 0x100 &&
 		       offsetof(struct save_area, mxcsr) == 0xf0 &&
+		       offsetof(struct save_area, has_fsgsbase) == 0xf8 &&
 		       offsetof(struct save_area, out) == 0x2000,
 	       "known to the assembly");
 
@@ -53,17 +57,34 @@ u8 *const native_arena = (u8 *)ARENA;
 extern void native_enter(void);
 extern const char native_leave[], native_tail0[], native_tail1[], native_tail2[], native_tail3[];
 
+/*
+ * The bases of FS and GS go by arch_prctl where the kernel does not enable FSGSBASE for user mode: it would not
+ * keep what the instructions write. Either way changes RAX, RCX, RDI, RSI, R11 and flags.
+ */
 __asm__(".set A, 0x30000000\n"
+	".macro prctl code, place\n"
+	"mov $\\code, %edi; mov \\place, %rsi; mov $158, %eax; syscall\n"
+	".endm\n"
+	".macro get_bases fs, gs\n"
+	"testb $1, A+0xf8; jz 3f\n"
+	"rdfsbase %rax; mov %rax, \\fs; rdgsbase %rax; mov %rax, \\gs; jmp 4f\n"
+	"3: prctl 0x1003, $\\fs; prctl 0x1004, $\\gs\n"
+	"4:\n"
+	".endm\n"
+	".macro set_bases fs, gs\n"
+	"testb $1, A+0xf8; jz 3f\n"
+	"mov \\fs, %rax; wrfsbase %rax; mov \\gs, %rax; wrgsbase %rax; jmp 4f\n"
+	"3: prctl 0x1002, \\fs; prctl 0x1001, \\gs\n"
+	"4:\n"
+	".endm\n"
 	".pushsection .text\n"
 	"native_enter:\n"
 	"push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
 	"mov %rsp, A+0xa0\n"
 	"stmxcsr A+0xf0\n"
-	"rdfsbase %rax; mov %rax, A+0xa8\n"
-	"rdgsbase %rax; mov %rax, A+0xb0\n"
+	"get_bases A+0xa8, A+0xb0\n"
 	"mov A+0xb8, %eax; mov A+0xbc, %edx; xrstor64 A+0x1000\n"
-	"mov A+0x90, %rax; wrfsbase %rax\n"
-	"mov A+0x98, %rax; wrgsbase %rax\n"
+	"set_bases A+0x90, A+0x98\n"
 	"movl $1, A+0xf4\n"
 	"mov $A+0x80, %rsp; popfq\n"
 	"mov A+0x00, %rax; mov A+0x08, %rcx; mov A+0x10, %rdx; mov A+0x18, %rbx\n"
@@ -81,8 +102,7 @@ __asm__(".set A, 0x30000000\n"
 	"mov %r12, A+0x160; mov %r13, A+0x168; mov %r14, A+0x170; mov %r15, A+0x178\n"
 	"mov A+0xa0, %rsp\n"
 	"pushfq; pop %rax; mov %rax, A+0xd8\n"
-	"rdfsbase %rax; mov %rax, A+0xc8\n"
-	"rdgsbase %rax; mov %rax, A+0xd0\n"
+	"get_bases A+0xc8, A+0xd0\n"
 	"mov %es, A+0xe0; mov %cs, A+0xe2; mov %ss, A+0xe4; mov %ds, A+0xe6; mov %fs, A+0xe8; mov "
 	"%gs, A+0xea\n"
 	"mov A+0xb8, %eax; mov A+0xbc, %edx; xsave64 A+0x2000\n"
@@ -90,8 +110,7 @@ __asm__(".set A, 0x30000000\n"
 	"movl $0, A+0xf4\n"
 	"pushq $0x202; popfq\n"
 	"xor %eax, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %fs; mov %eax, %gs\n"
-	"mov A+0xa8, %rax; wrfsbase %rax\n"
-	"mov A+0xb0, %rax; wrgsbase %rax\n"
+	"set_bases A+0xa8, A+0xb0\n"
 	"fninit; ldmxcsr A+0xf0\n"
 	"testb $4, A+0xb8; jz 2f; vzeroupper\n"
 	"2: pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx; ret\n"
@@ -106,6 +125,26 @@ static const s8 gregs[16] = {
 	[R12] = REG_R12, [R13] = REG_R13, [R14] = REG_R14, [R15] = REG_R15,
 };
 
+/* In the handler, where no thread-local errno may be touched. */
+static inline __attribute__((always_inline)) void get_bases(void)
+{
+	long fs = SYS_arch_prctl, gs = SYS_arch_prctl;
+
+	if (area->has_fsgsbase) {
+		__asm__ volatile("rdfsbase %0" : "=r"(area->out_fs));
+		__asm__ volatile("rdgsbase %0" : "=r"(area->out_gs));
+		return;
+	}
+	__asm__ volatile("syscall"
+			 : "+a"(fs)
+			 : "D"(ARCH_GET_FS), "S"(&area->out_fs)
+			 : "rcx", "r11", "memory");
+	__asm__ volatile("syscall"
+			 : "+a"(gs)
+			 : "D"(ARCH_GET_GS), "S"(&area->out_gs)
+			 : "rcx", "r11", "memory");
+}
+
 /* FS is the test's: nothing here may use thread-local storage before native_leave has put it back. */
 __attribute__((no_stack_protector, no_sanitize("address", "undefined", "thread"))) static void
 handler(int sig, siginfo_t *info, void *context)
@@ -118,8 +157,7 @@ handler(int sig, siginfo_t *info, void *context)
 		engines[sig].sa_sigaction(sig, info, context);
 		return;
 	}
-	__asm__ volatile("rdfsbase %0" : "=r"(area->out_fs));
-	__asm__ volatile("rdgsbase %0" : "=r"(area->out_gs));
+	get_bases();
 	__asm__ volatile(
 		"mov %%es, %0; mov %%cs, %1; mov %%ss, %2; mov %%ds, %3; mov %%fs, %4; mov %%gs, %5"
 		: "=m"(area->sel[0]), "=m"(area->sel[1]), "=m"(area->sel[2]), "=m"(area->sel[3]),
@@ -166,10 +204,13 @@ static bool map(u64 address, u64 size)
 	return true;
 }
 
+bool host_has_fsgsbase(void)
+{
+	return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+}
+
 const char *native_init(void)
 {
-	if (!(getauxval(AT_HWCAP2) & 2))
-		return "the host's kernel does not enable FSGSBASE";
 	if (!state_mask || state_mask == 1)
 		return "the host has no XSAVE";
 	if (!map(AREA, sizeof(struct save_area)) || !map(ARENA + CODE_OFF, CODE_SIZE) ||
@@ -177,6 +218,7 @@ const char *native_init(void)
 	    !map(ARENA + STACK_OFF, STACK_SIZE))
 		return "the addresses of the test are taken";
 	area->mask = state_mask;
+	area->has_fsgsbase = host_has_fsgsbase();
 	signals();
 	return NULL;
 }
