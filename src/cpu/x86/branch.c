@@ -63,18 +63,19 @@ enum x86_status x86_op_call_near(struct x86_cpu *cpu, const struct x86_insn *ins
 enum x86_status x86_op_ret_near(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	unsigned size = branch_opsize(cpu, insn);
-	u64 rsp = cpu->gpr[RSP], target;
+	/* raw: put back as it was when the target faults */
+	u64 rsp = x86_gpr_raw(cpu, RSP), target;
 	enum x86_status st = x86_pop(cpu, &target, size);
 
 	if (st != X86_OK)
 		return st;
 	st = branch_check(cpu, &target, size);
 	if (st != X86_OK) {
-		cpu->gpr[RSP] = rsp;
+		x86_gpr_raw_set(cpu, RSP, rsp); /* raw: as it was */
 		return st;
 	}
 	if (insn->opcode == 0xc2)
-		x86_gpr_write(cpu, RSP, cpu->gpr[RSP] + (u16)insn->imm, x86_stack_size(cpu));
+		x86_gpr_write(cpu, RSP, x86_gpr(cpu, RSP) + (u16)insn->imm, x86_stack_size(cpu));
 	cpu->next_rip = target;
 	return X86_OK;
 }

@@ -255,7 +255,7 @@ enum x86_status x86_op_invd(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 enum x86_status x86_op_xgetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	u32 index = cpu->gpr[RCX];
+	u32 index = x86_gpr_sized(cpu, RCX, 4);
 	u64 v = cpu->xcr0;
 
 	(void)insn;
@@ -268,8 +268,7 @@ enum x86_status x86_op_xgetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	} else if (index != 0) {
 		return x86_raise_gp(cpu, 0);
 	}
-	cpu->gpr[RAX] = (u32)v;
-	cpu->gpr[RDX] = v >> 32;
+	x86_edx_eax_set(cpu, v);
 	return X86_OK;
 }
 
@@ -278,7 +277,7 @@ enum x86_status x86_op_xsetbv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	(void)insn;
 	if (!(cpu->cr4 & CR4_OSXSAVE))
 		return x86_raise_ud(cpu);
-	if (cpu->cpl > 0 || (u32)cpu->gpr[RCX] != 0)
+	if (cpu->cpl > 0 || x86_gpr_sized(cpu, RCX, 4) != 0)
 		return x86_raise_gp(cpu, 0);
-	return x86_set_xcr0(cpu, (u64)(u32)cpu->gpr[RDX] << 32 | (u32)cpu->gpr[RAX]);
+	return x86_set_xcr0(cpu, x86_edx_eax(cpu));
 }

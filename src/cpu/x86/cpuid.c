@@ -218,10 +218,10 @@ enum x86_status x86_op_cpuid(struct x86_cpu *cpu, const struct x86_insn *insn)
 	/* CPUID faulting, as MISC_FEATURES_ENABLES asks. */
 	if (cpu->cpl > 0 && cpu->misc_features & 1)
 		return x86_raise_gp(cpu, 0);
-	x86_cpuid_run(cpu, cpu->gpr[RAX], cpu->gpr[RCX], out);
-	cpu->gpr[RAX] = out[EAX];
-	cpu->gpr[RBX] = out[EBX];
-	cpu->gpr[RCX] = out[ECX];
-	cpu->gpr[RDX] = out[EDX];
+	x86_cpuid_run(cpu, x86_gpr_sized(cpu, RAX, 4), x86_gpr_sized(cpu, RCX, 4), out);
+	x86_gpr_write(cpu, RAX, out[EAX], 4);
+	x86_gpr_write(cpu, RBX, out[EBX], 4);
+	x86_gpr_write(cpu, RCX, out[ECX], 4);
+	x86_gpr_write(cpu, RDX, out[EDX], 4);
 	return X86_OK;
 }

@@ -99,7 +99,7 @@ static enum x86_status gate_read(struct x86_cpu *cpu, const struct x86_event *ev
 
 static enum x86_status enter_long(struct x86_cpu *cpu, const struct x86_event *ev)
 {
-	u64 rsp = cpu->gpr[RSP];
+	u64 rsp = x86_gpr(cpu, RSP);
 	struct x86_stack stack = { .mask = ~0ull, .wide = true };
 	u64 frame[6];
 	struct x86_desc d;
@@ -107,8 +107,6 @@ static enum x86_status enter_long(struct x86_cpu *cpu, const struct x86_event *e
 	struct gate g;
 	unsigned cpl;
 
-	if (!x86_is_64(cpu))
-		rsp = x86_gpr_sized(cpu, RSP, x86_stack_size(cpu));
 	st = gate_read(cpu, ev, true, &g);
 	if (likely(st == X86_OK))
 		st = x86_gate_code(cpu, g.sel, &d, &cpl);
@@ -139,7 +137,7 @@ static enum x86_status enter_long(struct x86_cpu *cpu, const struct x86_event *e
 	if (cpl != cpu->cpl)
 		x86_seg_set_null(&cpu->seg[SEG_SS], cpl, cpl);
 	x86_load_code(cpu, &d, g.sel, cpl);
-	cpu->gpr[RSP] = stack.sp;
+	x86_gpr_write(cpu, RSP, stack.sp, 8);
 	cpu->next_rip = g.offset;
 	flags_enter(cpu, g.type == GATE_INT);
 	return X86_OK;
@@ -172,7 +170,7 @@ static unsigned frame_fill(const struct x86_cpu *cpu, const struct x86_event *ev
 			f[n++] = cpu->seg[data_segs[i]].sel;
 	if (outer) {
 		f[n++] = cpu->seg[SEG_SS].sel;
-		f[n++] = (u32)cpu->gpr[RSP];
+		f[n++] = x86_gpr_sized(cpu, RSP, 4);
 	}
 	f[n++] = (u32)ev->rflags;
 	f[n++] = cpu->seg[SEG_CS].sel;
@@ -228,12 +226,9 @@ static enum x86_status enter_protected(struct x86_cpu *cpu, const struct x86_eve
 
 	if (cpu->f.vm)
 		vm86_leave(cpu);
-	if (outer) {
+	if (outer)
 		cpu->seg[SEG_SS] = stack.seg;
-		cpu->gpr[RSP] = (cpu->gpr[RSP] & ~stack.mask) | stack.sp;
-	} else {
-		x86_stack_commit(cpu, &stack);
-	}
+	x86_stack_commit(cpu, &stack);
 	x86_load_code(cpu, &d, g.sel, cpl);
 	cpu->next_rip = g.offset;
 	flags_enter(cpu, !(g.type & 1));

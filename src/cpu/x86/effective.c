@@ -11,9 +11,9 @@ u64 x86_effective(const struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (insn->base == INSN_RIP)
 		ea += cpu->rip + insn->len;
 	else if (insn->base != INSN_NO_REG)
-		ea += cpu->gpr[insn->base & 15];
+		ea += x86_gpr(cpu, insn->base & 15);
 	if (insn->index != INSN_NO_REG)
-		ea += cpu->gpr[insn->index & 15] * insn->scale;
+		ea += x86_gpr(cpu, insn->index & 15) * insn->scale;
 	return insn->adsize == 8 ? ea : insn->adsize == 4 ? (u32)ea : (u16)ea;
 }
 
@@ -96,14 +96,14 @@ static inline bool is_high_byte(const struct x86_insn *insn, unsigned r)
 u8 x86_gpr8(const struct x86_cpu *cpu, const struct x86_insn *insn, unsigned r)
 {
 	if (is_high_byte(insn, r))
-		return (u8)(cpu->gpr[r - 4] >> 8);
-	return (u8)cpu->gpr[r & 15];
+		return (u8)(x86_gpr_sized(cpu, r - 4, 2) >> 8);
+	return (u8)x86_gpr_sized(cpu, r & 15, 1);
 }
 
 void x86_gpr8_write(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned r, u8 v)
 {
 	if (is_high_byte(insn, r))
-		cpu->gpr[r - 4] = (cpu->gpr[r - 4] & ~0xff00ull) | (u64)v << 8;
+		x86_gpr_write(cpu, r - 4, x86_gpr_sized(cpu, r - 4, 1) | (u64)v << 8, 2);
 	else
 		x86_gpr_write(cpu, r & 15, v, 1);
 }
@@ -134,7 +134,7 @@ enum x86_status x86_operand_write(struct x86_cpu *cpu, const struct x86_insn *in
 enum x86_status x86_push(struct x86_cpu *cpu, u64 v, unsigned size)
 {
 	unsigned width = x86_stack_size(cpu);
-	u64 sp = cpu->gpr[RSP] - size;
+	u64 sp = x86_gpr(cpu, RSP) - size;
 	enum x86_status st;
 
 	if (width != 8)
@@ -155,6 +155,6 @@ enum x86_status x86_pop(struct x86_cpu *cpu, u64 *v, unsigned size)
 	if (st)
 		return st;
 	*v = got;
-	x86_gpr_write(cpu, RSP, cpu->gpr[RSP] + size, width);
+	x86_gpr_write(cpu, RSP, x86_gpr(cpu, RSP) + size, width);
 	return X86_OK;
 }

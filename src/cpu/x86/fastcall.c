@@ -32,12 +32,12 @@ enum x86_status x86_op_syscall(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (likely(long_mode)) {
 		u64 flags = x86_rflags(cpu) & ~(u64)FL_RF;
 
-		cpu->gpr[RCX] = cpu->next_rip;
-		cpu->gpr[R11] = flags;
+		x86_gpr_write(cpu, RCX, cpu->next_rip, 8);
+		x86_gpr_write(cpu, R11, flags, 8);
 		cpu->next_rip = x86_is_64(cpu) ? cpu->lstar : cpu->cstar;
 		x86_rflags_set(cpu, flags & ~cpu->sfmask);
 	} else {
-		cpu->gpr[RCX] = (u32)cpu->next_rip;
+		x86_gpr_write(cpu, RCX, cpu->next_rip, 4);
 		cpu->next_rip = (u32)cpu->star;
 		cpu->f.intr = 0;
 		cpu->f.rf = 0;
@@ -57,7 +57,7 @@ static enum x86_status sysret_check(struct x86_cpu *cpu, bool to_64)
 	if (cpu->cpl)
 		return x86_raise_gp(cpu, 0);
 	/* AMD finds the bad address at the fetch, with the user's CPL and stack. */
-	if (to_64 && long_mode && cpu->intel && !x86_is_canonical(cpu, cpu->gpr[RCX]))
+	if (to_64 && long_mode && cpu->intel && !x86_is_canonical(cpu, x86_gpr_sized(cpu, RCX, 8)))
 		return x86_raise_gp(cpu, 0);
 	return X86_OK;
 }
@@ -73,14 +73,14 @@ enum x86_status x86_op_sysret(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (unlikely(st))
 		return st;
 	if (to_64) {
-		cpu->next_rip = cpu->gpr[RCX];
+		cpu->next_rip = x86_gpr_sized(cpu, RCX, 8);
 		flat_segments(cpu, base + 16, base + 8, 3, true);
 	} else {
-		cpu->next_rip = (u32)cpu->gpr[RCX];
+		cpu->next_rip = x86_gpr_sized(cpu, RCX, 4);
 		flat_segments(cpu, base, base + 8, 3, false);
 	}
 	if (likely(cpu->efer & EFER_LMA)) {
-		x86_rflags_set(cpu, cpu->gpr[R11] & settable);
+		x86_rflags_set(cpu, x86_gpr_sized(cpu, R11, 4) & settable);
 	} else {
 		cpu->f.intr = 1;
 		cpu->f.vm = 0;
@@ -104,7 +104,7 @@ enum x86_status x86_op_sysenter(struct x86_cpu *cpu, const struct x86_insn *insn
 	cpu->f.intr = 0;
 	cpu->f.rf = 0;
 	flat_segments(cpu, cs, cs + 8, 0, long_mode);
-	cpu->gpr[RSP] = long_mode ? cpu->sysenter_esp : (u32)cpu->sysenter_esp;
+	x86_gpr_write(cpu, RSP, cpu->sysenter_esp, long_mode ? 8 : 4);
 	cpu->next_rip = long_mode ? cpu->sysenter_eip : (u32)cpu->sysenter_eip;
 	x86_mode_update(cpu);
 	return X86_OK;
@@ -119,17 +119,17 @@ enum x86_status x86_op_sysexit(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return x86_raise_ud(cpu);
 	if (!(cpu->cr0 & CR0_PE) || cpu->cpl || !cs)
 		return x86_raise_gp(cpu, 0);
-	if (to_64 &&
-	    (!x86_is_canonical(cpu, cpu->gpr[RCX]) || !x86_is_canonical(cpu, cpu->gpr[RDX])))
+	if (to_64 && (!x86_is_canonical(cpu, x86_gpr_sized(cpu, RCX, 8)) ||
+		      !x86_is_canonical(cpu, x86_gpr_sized(cpu, RDX, 8))))
 		return x86_raise_gp(cpu, 0);
 	if (to_64) {
 		flat_segments(cpu, cs + 32, cs + 40, 3, true);
-		cpu->gpr[RSP] = cpu->gpr[RCX];
-		cpu->next_rip = cpu->gpr[RDX];
+		x86_gpr_write(cpu, RSP, x86_gpr_sized(cpu, RCX, 8), 8);
+		cpu->next_rip = x86_gpr_sized(cpu, RDX, 8);
 	} else {
 		flat_segments(cpu, cs + 16, cs + 24, 3, false);
-		cpu->gpr[RSP] = (u32)cpu->gpr[RCX];
-		cpu->next_rip = (u32)cpu->gpr[RDX];
+		x86_gpr_write(cpu, RSP, x86_gpr_sized(cpu, RCX, 4), 4);
+		cpu->next_rip = x86_gpr_sized(cpu, RDX, 4);
 	}
 	x86_mode_update(cpu);
 	return X86_OK;

@@ -113,13 +113,14 @@ enum x86_status x86_op_pushf(struct x86_cpu *cpu, const struct x86_insn *insn)
 static enum x86_status popf_vme(struct x86_cpu *cpu)
 {
 	u64 mask = FL_ARITH | FL_TF | FL_DF | FL_NT;
-	u64 sp = cpu->gpr[RSP], image;
+	/* raw: put back as it was when the image is refused */
+	u64 sp = x86_gpr_raw(cpu, RSP), image;
 	enum x86_status st = x86_pop(cpu, &image, 2);
 
 	if (st)
 		return st;
 	if ((image & FL_TF) || ((image & FL_IF) && cpu->f.vip)) {
-		cpu->gpr[RSP] = sp;
+		x86_gpr_raw_set(cpu, RSP, sp); /* raw: as it was */
 		return x86_raise_gp(cpu, 0);
 	}
 	x86_rflags_set(cpu, (x86_rflags(cpu) & ~mask) | (image & mask));

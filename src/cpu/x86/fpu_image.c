@@ -164,7 +164,7 @@ static enum x86_status xsave_allowed(struct x86_cpu *cpu, const struct x86_insn 
 
 static u64 requested(const struct x86_cpu *cpu)
 {
-	u64 mask = (u64)(u32)cpu->gpr[RDX] << 32 | (u32)cpu->gpr[RAX];
+	u64 mask = x86_edx_eax(cpu);
 
 	return mask & cpu->xcr0 & xstate_layout()->xcr0;
 }

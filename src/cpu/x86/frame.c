@@ -14,7 +14,7 @@ void x86_stack_current(const struct x86_cpu *cpu, struct x86_stack *s)
 
 	s->seg = cpu->seg[SEG_SS];
 	s->mask = size == 8 ? ~0ull : size == 4 ? 0xffffffffull : 0xffffull;
-	s->sp = cpu->gpr[RSP] & s->mask;
+	s->sp = x86_gpr_sized(cpu, RSP, size);
 	s->access = 0;
 	s->wide = size == 8;
 	s->fresh = false;

@@ -119,7 +119,7 @@ enum x86_status x86_op_maskmov(struct x86_cpu *cpu, const struct x86_insn *insn)
 	unsigned rm = insn->rm;
 	struct maskmov m = { .size = maskmov_is_xmm(insn, &rm) ? 16 : 8,
 			     .seg = insn->seg_override ? insn->seg : SEG_DS,
-			     .ea = cpu->gpr[RDI] };
+			     .ea = x86_gpr(cpu, RDI) };
 	enum x86_status st;
 
 	if (!cpu->full)
@@ -186,7 +186,7 @@ static u64 vsib_address(const struct x86_cpu *cpu, const struct x86_insn *insn,
 	if (v->index_size == 4)
 		index = (u64)(s64)(s32)index;
 	if (insn->base != INSN_NO_REG)
-		ea += cpu->gpr[insn->base & 15];
+		ea += x86_gpr(cpu, insn->base & 15);
 	return address_cut(insn, ea + index * (insn->scale ? insn->scale : 1));
 }
 

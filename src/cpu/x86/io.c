@@ -49,7 +49,7 @@ static inline unsigned io_size(const struct x86_insn *insn)
 /* Forms Ex with bit 3 set take the port from DX, the others from the immediate byte. */
 static inline u16 io_port(const struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return insn->opcode & 8 ? (u16)cpu->gpr[RDX] : (u8)insn->imm;
+	return insn->opcode & 8 ? (u16)x86_gpr_sized(cpu, RDX, 2) : (u8)insn->imm;
 }
 
 enum x86_status x86_op_in(struct x86_cpu *cpu, const struct x86_insn *insn)
@@ -71,7 +71,7 @@ enum x86_status x86_op_out(struct x86_cpu *cpu, const struct x86_insn *insn)
 	unsigned size = io_size(insn);
 	u16 port = io_port(cpu, insn);
 	enum x86_status st = x86_io_allowed(cpu, port, size);
-	u32 v = cpu->gpr[RAX];
+	u32 v = x86_gpr_sized(cpu, RAX, 4);
 
 	return st == X86_OK ? x86_io(cpu, port, &v, size, true) : st;
 }
@@ -91,7 +91,7 @@ static enum x86_status ins_element(struct x86_cpu *cpu, const struct x86_insn *i
 	if (st == X86_OK)
 		st = x86_probe(cpu, lin, size, ACC_WRITE);
 	if (st == X86_OK)
-		st = x86_io(cpu, cpu->gpr[RDX], &v, size, false);
+		st = x86_io(cpu, x86_gpr_sized(cpu, RDX, 2), &v, size, false);
 	if (st == X86_OK)
 		st = x86_write(cpu, lin, &v, size, ACC_WRITE);
 	return st;
@@ -104,7 +104,7 @@ static enum x86_status outs_element(struct x86_cpu *cpu, const struct x86_insn *
 	u32 v = 0;
 
 	st = x86_read_seg(cpu, seg, ea, &v, size);
-	return st == X86_OK ? x86_io(cpu, cpu->gpr[RDX], &v, size, true) : st;
+	return st == X86_OK ? x86_io(cpu, x86_gpr_sized(cpu, RDX, 2), &v, size, true) : st;
 }
 
 #define IO_BUDGET 256 /* elements between two polls */
@@ -112,20 +112,20 @@ static enum x86_status outs_element(struct x86_cpu *cpu, const struct x86_insn *
 static enum x86_status io_string(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned reg,
 				 io_element_fn *element)
 {
-	u64 mask = insn->adsize == 8 ? ~0ull : insn->adsize == 4 ? ~0u : 0xffff;
 	u64 left = 1, size = io_size(insn), budget = cpu->mode & MODE_STEP ? 1 : IO_BUDGET;
 	bool rep = insn->prefixes & (INSN_REP | INSN_REPNE);
-	enum x86_status st = x86_io_allowed(cpu, cpu->gpr[RDX], size);
+	enum x86_status st = x86_io_allowed(cpu, x86_gpr_sized(cpu, RDX, 2), size);
 
 	if (rep)
-		left = cpu->gpr[RCX] & mask;
+		left = x86_gpr_sized(cpu, RCX, insn->adsize);
 	while (st == X86_OK && left) {
 		bool replayed;
 
-		st = element(cpu, insn, cpu->gpr[reg] & mask);
+		st = element(cpu, insn, x86_gpr_sized(cpu, reg, insn->adsize));
 		if (st != X86_OK)
 			break;
-		x86_gpr_write(cpu, reg, cpu->gpr[reg] + (cpu->f.df ? -size : size), insn->adsize);
+		x86_gpr_write(cpu, reg, x86_gpr(cpu, reg) + (cpu->f.df ? -size : size),
+			      insn->adsize);
 		if (!rep)
 			break;
 		x86_gpr_write(cpu, RCX, --left, insn->adsize);

@@ -82,16 +82,12 @@ static void segments_drop(struct x86_cpu *cpu, unsigned cpl)
 void x86_return_outer(struct x86_cpu *cpu, const struct x86_return *r)
 {
 	bool to_64 = (cpu->efer & EFER_LMA) && (r->cs.hi & DESC_L);
-	u64 keep = r->ss.attr & SA_DB ? 0 : ~0xffffull;
 
 	if (r->cpl > cpu->cpl)
 		segments_drop(cpu, r->cpl);
 	x86_load_code(cpu, &r->cs, r->cs_sel, r->cpl);
 	cpu->seg[SEG_SS] = r->ss;
-	if (to_64)
-		cpu->gpr[RSP] = r->sp;
-	else
-		cpu->gpr[RSP] = (cpu->gpr[RSP] & keep) | (r->sp & (keep ? 0xffff : 0xffffffffu));
+	x86_gpr_write(cpu, RSP, r->sp, to_64 ? 8 : r->ss.attr & SA_DB ? 4 : 2);
 	x86_mode_update(cpu);
 }
 
@@ -205,7 +201,7 @@ static enum x86_status iret_to_v8086(struct x86_cpu *cpu, struct x86_stack *stac
 	x86_load_segment_real(cpu, SEG_SS, (u16)w[1]);
 	for (i = 0; i < ARRAY_SIZE(order); i++)
 		x86_load_segment_real(cpu, order[i], (u16)w[2 + i]);
-	cpu->gpr[RSP] = w[0];
+	x86_gpr_write(cpu, RSP, w[0], 4);
 	cpu->next_rip = v[0];
 	nmi_unblock(cpu);
 	x86_mode_update(cpu);

@@ -19,12 +19,12 @@ static u16 flags_of(u8 v)
 
 static inline u8 al_read(const struct x86_cpu *cpu)
 {
-	return (u8)cpu->gpr[RAX];
+	return (u8)x86_gpr_sized(cpu, RAX, 1);
 }
 
 static inline u8 ah_read(const struct x86_cpu *cpu)
 {
-	return (u8)(cpu->gpr[RAX] >> 8);
+	return (u8)(x86_gpr_sized(cpu, RAX, 2) >> 8);
 }
 
 static inline void ax_write(struct x86_cpu *cpu, u8 ah, u8 al)
@@ -71,7 +71,7 @@ enum x86_status x86_op_das(struct x86_cpu *cpu, const struct x86_insn *insn)
 static enum x86_status ascii_adjust(struct x86_cpu *cpu, int sign)
 {
 	bool adjust = (al_read(cpu) & 0xf) > 9 || cpu->aflags & AF_AF;
-	u16 ax = (u16)cpu->gpr[RAX];
+	u16 ax = (u16)x86_gpr_sized(cpu, RAX, 2);
 
 	if (adjust)
 		ax += sign * 0x106;
@@ -128,7 +128,7 @@ static inline s32 sign_extend(u32 v, unsigned size)
 enum x86_status x86_op_bound(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	unsigned size = insn->opsize;
-	s32 index = sign_extend((u32)cpu->gpr[insn->reg & 7], size), low, high;
+	s32 index = sign_extend(x86_gpr_sized(cpu, insn->reg & 7, 4), size), low, high;
 	u64 bounds = 0;
 	enum x86_status st;
 
@@ -148,7 +148,7 @@ static inline u64 address_cut(const struct x86_insn *insn, u64 ea)
 enum x86_status x86_op_xlat(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	unsigned seg = insn->seg_override ? insn->seg : SEG_DS;
-	u64 ea = address_cut(insn, cpu->gpr[RBX] + al_read(cpu));
+	u64 ea = address_cut(insn, x86_gpr(cpu, RBX) + al_read(cpu));
 	enum x86_status st;
 	u8 v;
 
@@ -165,7 +165,7 @@ enum x86_status x86_op_clzero(struct x86_cpu *cpu, const struct x86_insn *insn)
 	static const u64 zero[CLZERO_BYTES / 8];
 	unsigned seg = insn->seg_override ? insn->seg : SEG_DS;
 	u64 base = x86_is_64(cpu) && seg < SEG_FS ? 0 : cpu->seg[seg].base;
-	u64 ea = address_cut(insn, cpu->gpr[RAX]);
+	u64 ea = address_cut(insn, x86_gpr(cpu, RAX));
 
 	ea -= (ea + base) & (CLZERO_BYTES - 1);
 

@@ -44,10 +44,25 @@ static inline unsigned x86_stack_size(const struct x86_cpu *cpu)
 	return cpu->mode & MODE_64 ? 8 : cpu->mode & MODE_SS32 ? 4 : 2;
 }
 
-/* The plain accessors truncate by mode: outside 64-bit mode upper halves never leak (system 2). */
+/*
+ * The accessor pair. x86_gpr() truncates by mode: outside 64-bit mode the upper half of a register, which a switch
+ * out of 64-bit mode leaves there, has no part in what an instruction does. Where the size is the instruction's,
+ * x86_gpr_sized() and x86_gpr_write() have it. The raw pair takes all 64 bits in any mode, and each use says why in
+ * a comment that begins with "raw:". tools/check-registers finds everything else.
+ */
 static inline u64 x86_gpr(const struct x86_cpu *cpu, unsigned r)
 {
 	return x86_is_64(cpu) ? cpu->gpr[r] : (u32)cpu->gpr[r];
+}
+
+static inline u64 x86_gpr_raw(const struct x86_cpu *cpu, unsigned r)
+{
+	return cpu->gpr[r];
+}
+
+static inline void x86_gpr_raw_set(struct x86_cpu *cpu, unsigned r, u64 v)
+{
+	cpu->gpr[r] = v;
 }
 
 /* Read the low @size bytes (1 means the low byte; AH..BH: see x86_gpr8()). */
@@ -64,6 +79,18 @@ static inline void x86_gpr_write(struct x86_cpu *cpu, unsigned r, u64 v, unsigne
 	u64 keep = size == 2 ? ~0xffffull : size == 1 ? ~0xffull : 0;
 
 	cpu->gpr[r] = (cpu->gpr[r] & keep) | (size == 8 ? v : size == 4 ? (u32)v : v & ~keep);
+}
+
+/* EDX:EAX, in which RDMSR and its kind have 64 bits in every mode. */
+static inline u64 x86_edx_eax(const struct x86_cpu *cpu)
+{
+	return x86_gpr_sized(cpu, RDX, 4) << 32 | x86_gpr_sized(cpu, RAX, 4);
+}
+
+static inline void x86_edx_eax_set(struct x86_cpu *cpu, u64 v)
+{
+	x86_gpr_write(cpu, RAX, v, 4);
+	x86_gpr_write(cpu, RDX, v >> 32, 4);
 }
 
 /* RIP cut to the code size of the mode. */

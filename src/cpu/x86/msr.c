@@ -533,11 +533,10 @@ enum x86_status x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 	(void)insn;
 	if (cpu->cpl > 0)
 		return x86_raise_gp(cpu, 0);
-	st = x86_msr_read(cpu, cpu->gpr[RCX], &v, false);
+	st = x86_msr_read(cpu, x86_gpr_sized(cpu, RCX, 4), &v, false);
 	if (st)
 		return st;
-	cpu->gpr[RAX] = (u32)v;
-	cpu->gpr[RDX] = v >> 32;
+	x86_edx_eax_set(cpu, v);
 	return X86_OK;
 }
 
@@ -546,6 +545,5 @@ enum x86_status x86_op_wrmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 	(void)insn;
 	if (cpu->cpl > 0)
 		return x86_raise_gp(cpu, 0);
-	return x86_msr_write(cpu, cpu->gpr[RCX], (u64)(u32)cpu->gpr[RDX] << 32 | (u32)cpu->gpr[RAX],
-			     false);
+	return x86_msr_write(cpu, x86_gpr_sized(cpu, RCX, 4), x86_edx_eax(cpu), false);
 }

@@ -47,7 +47,7 @@ void x86_reset(struct x86_cpu *cpu, bool init)
 	if (!cpu->virt_bits)
 		cpu->virt_bits = 48;
 	bulk_zero(cpu->gpr, sizeof(cpu->gpr));
-	cpu->gpr[RDX] = model ? model->eax : 0x600;
+	x86_gpr_write(cpu, RDX, model ? model->eax : 0x600, 4);
 	cpu->rip = cpu->next_rip = 0xfff0;
 	cpu->f = (struct x86_vflags){ 0 };
 	cpu->aflags = 0x200;

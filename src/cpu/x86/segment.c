@@ -79,7 +79,7 @@ enum x86_status x86_op_push_sreg(struct x86_cpu *cpu, const struct x86_insn *ins
 		return x86_push(cpu, sel, size);
 	/* A doubleword's upper half is not written. */
 	width = x86_stack_size(cpu);
-	sp = cpu->gpr[RSP] - 4;
+	sp = x86_gpr(cpu, RSP) - 4;
 	sp = width == 4 ? (u32)sp : (u16)sp;
 	st = x86_write_seg(cpu, SEG_SS, sp, &sel, 2);
 	if (st == X86_OK)
@@ -91,13 +91,12 @@ enum x86_status x86_op_pop_sreg(struct x86_cpu *cpu, const struct x86_insn *insn
 {
 	unsigned sreg = sreg_of_opcode(insn->opcode);
 	unsigned width = x86_stack_size(cpu), size = stack_datum(insn);
-	u64 sp = cpu->gpr[RSP];
+	u64 sp = x86_gpr_sized(cpu, RSP, width);
 	enum x86_status st;
 	u64 datum = 0;
 
 	/* AMD processors read all of it; Intel's no more than the selector. */
-	st = x86_read_seg(cpu, SEG_SS, x86_gpr_sized(cpu, RSP, width), &datum,
-			  cpu->intel ? 2 : size);
+	st = x86_read_seg(cpu, SEG_SS, sp, &datum, cpu->intel ? 2 : size);
 	if (st == X86_OK)
 		st = x86_load_segment(cpu, sreg, (u16)datum);
 	if (st)
@@ -415,7 +414,7 @@ enum x86_status x86_op_verw(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 enum x86_status x86_op_arpl(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	u16 src = (u16)cpu->gpr[insn->reg & 15];
+	u16 src = (u16)x86_gpr_sized(cpu, insn->reg & 15, 2);
 	enum x86_status st;
 	u64 dst;
 

@@ -33,7 +33,7 @@ enum x86_status x86_op_push(struct x86_cpu *cpu, const struct x86_insn *insn)
 	u64 v = insn->imm;
 
 	if ((insn->opcode & 0xf8) == 0x50)
-		v = cpu->gpr[insn->reg & 15];
+		v = x86_gpr(cpu, insn->reg & 15);
 	else if (insn->opcode == 0xff)
 		st = x86_operand_read(cpu, insn, &v, size);
 	return st == X86_OK ? x86_push(cpu, v, size) : st;
@@ -43,7 +43,8 @@ enum x86_status x86_op_push(struct x86_cpu *cpu, const struct x86_insn *insn)
 enum x86_status x86_op_pop(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	unsigned size = stack_opsize(cpu, insn);
-	u64 rsp = cpu->gpr[RSP], v;
+	/* raw: put back as it was when the destination faults */
+	u64 rsp = x86_gpr_raw(cpu, RSP), v;
 	enum x86_status st = x86_pop(cpu, &v, size);
 
 	if (st != X86_OK)
@@ -54,7 +55,7 @@ enum x86_status x86_op_pop(struct x86_cpu *cpu, const struct x86_insn *insn)
 	}
 	st = x86_operand_write(cpu, insn, v, size);
 	if (st != X86_OK)
-		cpu->gpr[RSP] = rsp;
+		x86_gpr_raw_set(cpu, RSP, rsp); /* raw: as it was */
 	return st;
 }
 
@@ -66,7 +67,7 @@ enum x86_status x86_op_pusha(struct x86_cpu *cpu, const struct x86_insn *insn)
 	gva_t lin[8];
 
 	for (i = 0; i < 8; i++) {
-		u64 sp = stack_cut(cpu, cpu->gpr[RSP] - (i + 1) * size);
+		u64 sp = stack_cut(cpu, x86_gpr(cpu, RSP) - (i + 1) * size);
 
 		st = x86_linear(cpu, SEG_SS, sp, size, ACC_WRITE, &lin[i]);
 		if (st == X86_OK)
@@ -75,11 +76,13 @@ enum x86_status x86_op_pusha(struct x86_cpu *cpu, const struct x86_insn *insn)
 			return st;
 	}
 	for (i = 0; i < 8; i++) {
-		st = x86_write(cpu, lin[i], &cpu->gpr[i], size, ACC_WRITE);
+		u64 v = x86_gpr(cpu, i);
+
+		st = x86_write(cpu, lin[i], &v, size, ACC_WRITE);
 		if (st != X86_OK)
 			return st;
 	}
-	x86_gpr_write(cpu, RSP, cpu->gpr[RSP] - 8 * size, x86_stack_size(cpu));
+	x86_gpr_write(cpu, RSP, x86_gpr(cpu, RSP) - 8 * size, x86_stack_size(cpu));
 	return X86_OK;
 }
 
@@ -90,8 +93,8 @@ enum x86_status x86_op_popa(struct x86_cpu *cpu, const struct x86_insn *insn)
 	u64 v[8] = { 0 };
 
 	for (i = 0; i < 8; i++) {
-		st = x86_read_seg(cpu, SEG_SS, stack_cut(cpu, cpu->gpr[RSP] + i * size), &v[7 - i],
-				  size);
+		st = x86_read_seg(cpu, SEG_SS, stack_cut(cpu, x86_gpr(cpu, RSP) + i * size),
+				  &v[7 - i], size);
 		if (st != X86_OK)
 			return st;
 	}
@@ -99,7 +102,7 @@ enum x86_status x86_op_popa(struct x86_cpu *cpu, const struct x86_insn *insn)
 		if (i != RSP)
 			x86_gpr_write(cpu, i, v[i], size);
 	}
-	x86_gpr_write(cpu, RSP, cpu->gpr[RSP] + 8 * size, x86_stack_size(cpu));
+	x86_gpr_write(cpu, RSP, x86_gpr(cpu, RSP) + 8 * size, x86_stack_size(cpu));
 	return X86_OK;
 }
 
@@ -114,7 +117,7 @@ static enum x86_status frame_push(struct x86_cpu *cpu, u64 *sp, u64 v, unsigned 
 static enum x86_status frame_nest(struct x86_cpu *cpu, u64 *sp, u64 frame, unsigned level,
 				  unsigned size)
 {
-	u64 bp = cpu->gpr[RBP];
+	u64 bp = x86_gpr(cpu, RBP);
 
 	for (unsigned i = 1; i < level; i++) {
 		enum x86_status st;
@@ -133,11 +136,11 @@ static enum x86_status frame_nest(struct x86_cpu *cpu, u64 *sp, u64 frame, unsig
 enum x86_status x86_op_enter(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	unsigned size = stack_opsize(cpu, insn), level = insn->imm2 & 31;
-	u64 sp = stack_cut(cpu, cpu->gpr[RSP]), frame;
+	u64 sp = stack_cut(cpu, x86_gpr(cpu, RSP)), frame;
 	enum x86_status st;
 	gva_t lin;
 
-	st = frame_push(cpu, &sp, cpu->gpr[RBP], size);
+	st = frame_push(cpu, &sp, x86_gpr(cpu, RBP), size);
 	frame = sp;
 	if (st == X86_OK && level)
 		st = frame_nest(cpu, &sp, frame, level, size);
@@ -158,7 +161,7 @@ enum x86_status x86_op_enter(struct x86_cpu *cpu, const struct x86_insn *insn)
 enum x86_status x86_op_leave(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	unsigned size = stack_opsize(cpu, insn);
-	u64 sp = stack_cut(cpu, cpu->gpr[RBP]), v = 0;
+	u64 sp = stack_cut(cpu, x86_gpr(cpu, RBP)), v = 0;
 	enum x86_status st = x86_read_seg(cpu, SEG_SS, sp, &v, size);
 
 	if (st != X86_OK)

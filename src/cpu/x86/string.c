@@ -64,7 +64,7 @@ static u64 side_run(const struct string *s, const struct string_side *side)
 
 static enum x86_status side_linear(struct string *s, struct string_side *side)
 {
-	side->ea = s->cpu->gpr[side->reg] & address_mask(s->insn);
+	side->ea = x86_gpr_sized(s->cpu, side->reg, s->insn->adsize);
 	side->host = NULL;
 	return x86_linear(s->cpu, side->seg, side->ea, s->size, side->access, &side->lin);
 }
@@ -135,7 +135,7 @@ static enum x86_status string_run(struct x86_cpu *cpu, const struct x86_insn *in
 				  string_fn *chunk)
 {
 	struct string s = { .cpu = cpu, .insn = insn, .size = insn->opsize, .down = cpu->f.df };
-	u64 left = 1, mask = address_mask(insn), budget = STRING_BUDGET / insn->opsize;
+	u64 left = 1, budget = STRING_BUDGET / insn->opsize;
 	bool rep = insn->prefixes & (INSN_REP | INSN_REPNE), replayed = false;
 	enum x86_status st;
 
@@ -146,7 +146,7 @@ static enum x86_status string_run(struct x86_cpu *cpu, const struct x86_insn *in
 				      .seg = SEG_ES,
 				      .access = use & USE_DST ? ACC_WRITE : ACC_READ };
 	if (rep)
-		left = cpu->gpr[RCX] & mask;
+		left = x86_gpr_sized(cpu, RCX, insn->adsize);
 	if (cpu->mode & MODE_STEP)
 		budget = 1;
 	while (left && !s.stop) {
@@ -266,7 +266,7 @@ static enum x86_status movs_chunk(struct string *s)
 
 static enum x86_status stos_chunk(struct string *s)
 {
-	u64 v = s->cpu->gpr[RAX];
+	u64 v = x86_gpr_sized(s->cpu, RAX, s->size);
 
 	if (!s->dst.host)
 		return x86_write(s->cpu, s->dst.lin, &v, s->size, ACC_WRITE);
@@ -335,8 +335,8 @@ static enum x86_status scas_chunk(struct string *s)
 			return st;
 		b = (u8 *)&vb;
 	}
-	s->n = host_scas(b, s->cpu->gpr[RAX], s->n, s->size, s->insn->prefixes & INSN_REPNE,
-			 &flags);
+	s->n = host_scas(b, x86_gpr_sized(s->cpu, RAX, s->size), s->n, s->size,
+			 s->insn->prefixes & INSN_REPNE, &flags);
 	compare_done(s, flags);
 	return X86_OK;
 }

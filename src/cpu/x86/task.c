@@ -85,7 +85,7 @@ static enum x86_status task_save(struct x86_cpu *cpu, u32 ip, u32 flags)
 	word[0] = ip;
 	word[1] = flags;
 	for (i = 0; i < 8; i++)
-		word[2 + i] = (u32)cpu->gpr[i];
+		word[2 + i] = x86_gpr_sized(cpu, i, 4);
 	for (i = 0; i < l->nsegs; i++)
 		word[10 + i] = cpu->seg[i].sel;
 	for (i = 0; i < n; i++)

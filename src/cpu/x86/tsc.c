@@ -25,14 +25,10 @@ static bool tsc_is_forbidden(const struct x86_cpu *cpu)
 
 enum x86_status x86_op_rdtsc(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	u64 tsc;
-
 	(void)insn;
 	if (tsc_is_forbidden(cpu))
 		return x86_raise_gp(cpu, 0);
-	tsc = x86_tsc_read(cpu);
-	cpu->gpr[RAX] = (u32)tsc;
-	cpu->gpr[RDX] = tsc >> 32;
+	x86_edx_eax_set(cpu, x86_tsc_read(cpu));
 	return X86_OK;
 }
 
@@ -41,7 +37,7 @@ enum x86_status x86_op_rdtscp(struct x86_cpu *cpu, const struct x86_insn *insn)
 	enum x86_status st = x86_op_rdtsc(cpu, insn);
 
 	if (st == X86_OK)
-		cpu->gpr[RCX] = (u32)cpu->tsc_aux;
+		x86_gpr_write(cpu, RCX, cpu->tsc_aux, 4);
 	return st;
 }
 
