@@ -115,6 +115,11 @@ static long run_loop(struct vcpu *v)
 				return interrupted_exit(v);
 			continue;
 		}
+		if (unlikely(v->triple_fault)) {
+			v->triple_fault = false;
+			v->run->exit_reason = KVM_EXIT_SHUTDOWN;
+			return 0;
+		}
 		if (vcpu_inject(v) != X86_OK) {
 			r = vcpu_exit(v);
 			continue;
