@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What the processor could not do itself, as an exit of KVM_RUN; and user space's answer. */
+#include <errno.h>
 #include <string.h>
 
 #include "cpu/x86/access.h"
@@ -121,12 +122,19 @@ static long exit_internal(struct vcpu *v)
 	return 0;
 }
 
+/* As the kernel when it cannot get a page of the program's: the state is at the start of the instruction. */
+static long exit_memory(struct vcpu *v)
+{
+	(void)v;
+	return -EFAULT;
+}
+
 static long (*const exits[])(struct vcpu *v) = {
 	[X86_EXIT_IO] = exit_io,	  [X86_EXIT_MMIO] = exit_mmio,
 	[X86_EXIT_HLT] = exit_hlt,	  [X86_EXIT_SHUTDOWN] = exit_shutdown,
 	[X86_EXIT_DEBUG] = exit_debug,	  [X86_EXIT_INTERNAL] = exit_internal,
 	[X86_EXIT_FETCH] = exit_internal, [X86_EXIT_RDMSR] = exit_msr,
-	[X86_EXIT_WRMSR] = exit_msr,
+	[X86_EXIT_WRMSR] = exit_msr,	  [X86_EXIT_MEMORY] = exit_memory,
 };
 
 long vcpu_exit(struct vcpu *v)

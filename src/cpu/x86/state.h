@@ -176,6 +176,7 @@ enum x86_exit_reason {
 	X86_EXIT_WRMSR,
 	X86_EXIT_DEBUG,
 	X86_EXIT_INTERNAL, /* emulation failure: suberror in .error */
+	X86_EXIT_MEMORY,   /* the process has no such access to a slot's memory */
 	X86_EXIT_FETCH,	   /* instruction fetch from where there is no memory: .gpa */
 };
 
