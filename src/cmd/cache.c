@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cmd/child.h"
+#include "vmm/modules.h"
 #include "vmm/say.h"
 
 #define OUTPUT_MAX 16384
@@ -180,13 +181,32 @@ static int file_find(const char *folder, const char *prefix, const char *suffix,
 	return r;
 }
 
-/* dpkg-deb --fsys-tarfile DEB | tar -x PATTERN, both in @folder. */
-static void package_unpack(const char *deb, const char *folder, const char *pattern)
+#define PATTERN_MAX 128
+
+/* The modules of a kernel that the builtin initramfs may want, as patterns for tar. */
+static unsigned module_patterns(char patterns[][PATTERN_MAX])
+{
+	unsigned n = 0;
+
+	for (; module_places[n].name; n++)
+		snprintf(patterns[n], PATTERN_MAX, "*lib/modules/*/kernel/%s/%s",
+			 module_places[n].folder, module_places[n].file);
+	return n;
+}
+
+/* dpkg-deb --fsys-tarfile DEB | tar -x PATTERN..., both in @folder. */
+static void package_unpack(const char *deb, const char *folder, const char *pattern,
+			   bool with_modules)
 {
 	const char *const list[] = { "dpkg-deb", "--fsys-tarfile", deb, NULL };
-	const char *const take[] = { "tar",	    "-x",    "-f", "-", "--no-same-owner",
-				     "--wildcards", pattern, NULL };
+	char patterns[MODULES_MAX][PATTERN_MAX];
+	const char *take[8 + MODULES_MAX] = { "tar",	     "-x",   "-f", "-", "--no-same-owner",
+					      "--wildcards", pattern };
+	const unsigned n = with_modules ? module_patterns(patterns) : 0;
 	int ends[2], from, to;
+
+	for (unsigned i = 0; i < n; i++)
+		take[7 + i] = patterns[i];
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return;
@@ -206,7 +226,28 @@ struct wish {
 	const char *pattern; /* for tar */
 	const char *folder;  /* in the package, of the file wanted */
 	const char *prefix;  /* of its name */
+	bool with_modules;   /* keep those of lib/modules too */
 };
+
+/* TEMPORARY/lib/modules/VERSION/kernel becomes CACHE/modules/VERSION; a package without modules is none's fault. */
+static void modules_keep(const char *cache, const char *temporary, const char *version)
+{
+	static const char *const places[] = { "lib", "usr/lib" };
+	char from[PATH_MAX], to[PATH_MAX], folder[PATH_MAX];
+	struct why why;
+
+	if (snprintf(folder, PATH_MAX, "%s/modules", cache) >= PATH_MAX ||
+	    snprintf(to, PATH_MAX, "%s/modules/%s", cache, version) >= PATH_MAX ||
+	    directories_make(folder, &why) < 0)
+		return;
+	nftw(to, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		if (snprintf(from, PATH_MAX, "%s/%s/modules/%s/kernel", temporary, places[i],
+			     version) < PATH_MAX &&
+		    rename(from, to) == 0)
+			return;
+	}
+}
 
 static int wish_take(const struct wish *w, const char *cache, const char *temporary,
 		     char path[PATH_MAX], struct why *why)
@@ -217,7 +258,7 @@ static int wish_take(const struct wish *w, const char *cache, const char *tempor
 	if (r == 0 && file_find(temporary, "", ".deb", deb, why) < 0)
 		r = why_set(why, EIO, "apt fetched nothing for %s; try again", w->package);
 	if (r == 0) {
-		package_unpack(deb, temporary, w->pattern);
+		package_unpack(deb, temporary, w->pattern, w->with_modules);
 		r = join(folder, temporary, w->folder, why);
 	}
 	if (r == 0 && (file_find(folder, w->prefix, "", found, why) < 0 || !is_file(found)))
@@ -225,6 +266,8 @@ static int wish_take(const struct wish *w, const char *cache, const char *tempor
 			    "the package %s holds no %s/%s; give another one, for "
 			    "example " CACHE_DEFAULT_KERNEL,
 			    w->package, w->folder, w->prefix);
+	if (r == 0 && w->with_modules)
+		modules_keep(cache, temporary, basename(found) + strlen(w->prefix));
 	if (r == 0)
 		r = join(path, cache, basename(found), why);
 	if (r == 0 && (chmod(found, 0755) < 0 || rename(found, path) < 0))
@@ -277,10 +320,39 @@ static int link_set(const char *cache, const char *name, const char *target, str
 	return 0;
 }
 
+/* A cache of before has the kernel alone. */
+static bool has_modules(const char *cache, const char *kernel)
+{
+	const char *version = strstr(basename(kernel), "vmlinuz-");
+	char path[PATH_MAX];
+
+	return version &&
+	       snprintf(path, PATH_MAX, "%s/modules/%s", cache, version + strlen("vmlinuz-")) <
+		       PATH_MAX &&
+	       access(path, X_OK) == 0;
+}
+
+int cache_modules(const char *version, char path[PATH_MAX], struct why *why)
+{
+	char cache[PATH_MAX];
+	int r = cache_folder(cache, why);
+
+	if (r == 0 && snprintf(path, PATH_MAX, "%s/modules/%s", cache, version) < PATH_MAX &&
+	    access(path, X_OK) == 0)
+		return 0;
+	if (snprintf(path, PATH_MAX, "/lib/modules/%s/kernel", version) < PATH_MAX &&
+	    access(path, X_OK) == 0)
+		return 0;
+	return why_set(why, ENOENT,
+		       "there are no modules of the kernel %s in the cache or in /lib/modules; "
+		       "'anykvm fetch --refresh' gets those of Debian's kernel",
+		       version);
+}
+
 int cache_kernel(const char *package, bool refresh, char path[PATH_MAX], struct why *why)
 {
 	char cache[PATH_MAX], named[PATH_MAX], real[256];
-	struct wish wish = { real, "./boot/vmlinuz-*", "boot", "vmlinuz-" };
+	struct wish wish = { real, "./boot/vmlinuz-*", "boot", "vmlinuz-", true };
 	int r = package_check(package, why);
 
 	if (r == 0)
@@ -289,11 +361,14 @@ int cache_kernel(const char *package, bool refresh, char path[PATH_MAX], struct 
 		r = join(named, cache, package, why);
 	if (r < 0)
 		return r;
-	if (!refresh && is_file(named) && realpath(named, path))
+	if (!refresh && is_file(named) && realpath(named, path) && has_modules(cache, path))
 		return 0;
 	r = package_resolve(package, real, why);
 	if (r == 0)
 		r = wish_fetch(&wish, cache, path, why);
+	/* The kernel is there and only its modules are not: it boots all the same. */
+	if (r < 0 && !refresh && is_file(named) && realpath(named, path))
+		return 0;
 	if (r == 0 && strcmp(real, package) != 0)
 		r = link_set(cache, real, basename(path), why);
 	return r == 0 ? link_set(cache, package, basename(path), why) : r;
@@ -321,8 +396,8 @@ int cache_busybox(char path[PATH_MAX], struct why *why)
 {
 	static const char *const places[] = { "/bin/busybox", "/usr/bin/busybox" };
 	static const struct wish wishes[] = {
-		{ "busybox-static", "./bin/busybox", "bin", "busybox" },
-		{ "busybox-static", "./usr/bin/busybox", "usr/bin", "busybox" },
+		{ "busybox-static", "./bin/busybox", "bin", "busybox", false },
+		{ "busybox-static", "./usr/bin/busybox", "usr/bin", "busybox", false },
 	};
 	char cache[PATH_MAX];
 	int r;

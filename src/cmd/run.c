@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* anykvm run: from options to a running VM. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +11,10 @@
 #include "cmd/args.h"
 #include "cmd/cache.h"
 #include "cmd/cmd.h"
+#include "cmd/device_options.h"
 #include "vmm/blob.h"
 #include "vmm/board.h"
+#include "vmm/boot/bzimage.h"
 #include "vmm/initramfs.h"
 #include "vmm/ram.h"
 #include "vmm/say.h"
@@ -30,6 +33,7 @@ struct run_options {
 	unsigned cpus;
 	bool no_reboot, json, verbose;
 	char flat_path[PATH_MAX];
+	struct vmm_devices devices;
 };
 
 static int choice(const char *value, const char *const *choices, void *field, struct why *why)
@@ -116,6 +120,8 @@ static const struct args_row run_rows[] = {
 	  "use only this much of the host: x86-64-v2, -v3, -v4" },
 	{ "device", 'd', args_text, FIELD(device), "FILE",
 	  "a real KVM device, for example /dev/kvm, instead of the built-in one" },
+	{ "disk", 0, parse_disk, FIELD(devices), "FILE[,WORD...]",
+	  "a virtio disk; words: ro, format=raw or qcow2, serial=TEXT" },
 	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
 	  "run FILE in real mode at ADDR, then print exits and registers" },
 	{ "name", 'n', args_text, FIELD(name), "NAME", "name of the VM in messages" },
@@ -175,18 +181,48 @@ static int library_options_set(const struct run_options *o, struct why *why)
 	return 0;
 }
 
-static int builtin_initrd(struct cpio *initramfs, struct why *why)
+/* The head of a kernel says which modules are its own. */
+static bool kernel_release(const char *path, char *release, size_t room)
+{
+	static u8 head[65536];
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof(head));
+
+	if (fd >= 0)
+		close(fd);
+	return n > 0 && bzimage_release(head, (size_t)n, release, room);
+}
+
+/* A kernel without modules may have its drivers inside: so that they are not found is a warning. */
+static void modules_find(struct modules *modules, const char *kernel, const struct vmm_devices *d)
+{
+	char release[128], root[PATH_MAX];
+	struct why why;
+
+	if (!devices_any(d) || !kernel_release(kernel, release, sizeof(release)))
+		return;
+	if (cache_modules(release, root, &why) < 0 || device_modules(modules, d, root, &why) < 0)
+		say("warning: %s", why.text);
+}
+
+static int builtin_initrd(struct cpio *initramfs, const char *kernel, const struct run_options *o,
+			  struct why *why)
 {
 	struct initramfs_request request = { .shell = isatty(STDIN_FILENO) };
+	struct modules modules = { .count = 0 };
 	char busybox[PATH_MAX];
 	int r = cache_busybox(busybox, why);
 
 	if (r < 0)
 		return r;
+	modules_find(&modules, kernel, &o->devices);
 	request.busybox = busybox;
+	request.modules = &modules;
 	if (!terminal_size(&request.rows, &request.columns))
 		request.rows = 0;
-	return initramfs_make(initramfs, &request, why);
+	r = initramfs_make(initramfs, &request, why);
+	modules_free(&modules);
+	return r;
 }
 
 static void print_equivalent(const struct run_options *o, const struct vmm_config *c)
@@ -219,7 +255,7 @@ static int run_kernel(const struct run_options *o, struct vmm_config *config)
 		config->kernel = kernel;
 	}
 	if (r == 0 && is_builtin)
-		r = builtin_initrd(&initramfs, &why);
+		r = builtin_initrd(&initramfs, config->kernel, o, &why);
 	else if (r == 0 && o->initrd)
 		r = blob_read(&file, o->initrd, "initrd", INITRD_MAX, &why);
 	if (r < 0) {
@@ -262,6 +298,7 @@ int cmd_run(int argc, char **argv)
 		.cpus = o.cpus,
 		.cpu = o.cpu,
 		.device = o.device,
+		.devices = &o.devices,
 		.flat = o.flat ? o.flat_path : NULL,
 		.flat_address = o.flat_address,
 		.no_reboot = o.no_reboot,

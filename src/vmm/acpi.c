@@ -8,6 +8,7 @@
 #include "vmm/aml.h"
 #include "vmm/dev/acpi_pm.h"
 #include "vmm/dev/reset.h"
+#include "vmm/pci/pci.h"
 
 #define PACKED	  __attribute__((packed))
 #define OEM_ID	  "ANYKVM"
@@ -117,7 +118,7 @@ _Static_assert(offsetof(struct fadt, reset_register) == 116, "table \"FADT Forma
 enum { FLAG_WBINVD = 1 << 0, FLAG_C1 = 1 << 2, FLAG_NO_POWER_BUTTON = 1 << 4 };
 enum { FLAG_NO_SLEEP_BUTTON = 1 << 5, FLAG_NO_RTC_WAKE = 1 << 6, FLAG_TIMER_32 = 1 << 8 };
 enum { FLAG_RESET = 1 << 10 };
-enum { BOOT_LEGACY_DEVICES = 1 << 0, BOOT_NO_VGA = 1 << 2, BOOT_NO_MSI = 1 << 3 };
+enum { BOOT_LEGACY_DEVICES = 1 << 0, BOOT_NO_VGA = 1 << 2 };
 enum { MADT_PCAT = 1, LAPIC_ENABLED = 1, ALL_PROCESSORS = 0xff };
 enum { TYPE_LAPIC = 0, TYPE_IOAPIC = 1, TYPE_OVERRIDE = 2, TYPE_LAPIC_NMI = 4 };
 enum { INTI_CONFORMS = 0, INTI_LEVEL_HIGH = 0x0d };
@@ -197,10 +198,71 @@ static void device_add(struct aml *a, const char *name, const char *id, u64 uid,
 	aml_end(a, mark);
 }
 
+/* What the bridge passes on. */
+static void bridge_resources(struct aml *a)
+{
+	u8 r[128];
+	size_t n = resource_bus(r, 0, 0);
+
+	n += resource_io(r + n, 0xcf8, 8);
+	n += resource_io_window(r + n, 0x1000, 0xffff);
+	n += resource_memory_window(r + n, PCI_WINDOW_START, PCI_WINDOW_SIZE);
+	aml_name(a, "_CRS");
+	aml_resources(a, r, n);
+}
+
+/* Pin A of every slot, by number of its GSI: no link devices. */
+static void bridge_routing(struct aml *a)
+{
+	size_t all, one;
+
+	aml_name(a, "_PRT");
+	all = aml_package_begin(a, PCI_SLOTS);
+	for (u32 slot = 0; slot < PCI_SLOTS; slot++) {
+		one = aml_package_begin(a, 4);
+		aml_integer(a, slot << 16 | 0xffff);
+		aml_integer(a, 0);
+		aml_integer(a, 0);
+		aml_integer(a, PCI_GSI_FIRST + slot % PCI_GSI_COUNT);
+		aml_end(a, one);
+	}
+	aml_end(a, all);
+}
+
+static void bridge_add(struct aml *a)
+{
+	const size_t mark = aml_device_begin(a, "PCI0");
+
+	aml_name(a, "_HID");
+	aml_eisa_id(a, "PNP0A08");
+	aml_name(a, "_CID");
+	aml_eisa_id(a, "PNP0A03");
+	aml_name(a, "_UID");
+	aml_integer(a, 0);
+	bridge_resources(a);
+	bridge_routing(a);
+	aml_end(a, mark);
+}
+
+/* Guests trust the MCFG only where a motherboard resource or the memory map reserves its range. */
+static void ecam_reserve(struct aml *a)
+{
+	const size_t mark = aml_device_begin(a, "ECAM");
+	u8 r[16];
+
+	aml_name(a, "_HID");
+	aml_eisa_id(a, "PNP0C02");
+	aml_name(a, "_UID");
+	aml_integer(a, 1);
+	aml_name(a, "_CRS");
+	aml_resources(a, r, resource_memory(r, PCI_ECAM_START, PCI_ECAM_SIZE));
+	aml_end(a, mark);
+}
+
 static gpa_t dsdt_place(struct builder *b)
 {
 	const struct header h = header_make("DSDT", 2, 0);
-	u8 table[1024];
+	u8 table[2048];
 	struct aml a = { table, 0, sizeof(table), false };
 	size_t mark;
 
@@ -215,6 +277,8 @@ static gpa_t dsdt_place(struct builder *b)
 	mark = aml_scope_begin(&a, "\\_SB");
 	device_add(&a, "COM1", "PNP0501", 1, 0x3f8, 8, 4);
 	device_add(&a, "RTC0", "PNP0B00", 0, 0x70, 2, 8);
+	ecam_reserve(&a);
+	bridge_add(&a);
 	aml_end(&a, mark);
 	return a.overflow ? 0 : table_place(b, table, a.size);
 }
@@ -243,8 +307,8 @@ static gpa_t fadt_place(struct builder *b, gpa_t facs, gpa_t dsdt)
 		.c2_latency = 0x0fff, /* more than 100 and 1000: no C2, no C3 */
 		.c3_latency = 0x0fff,
 		.century = 0x32,
-		/* No 8042, no VGA, no MSI: kernels then do not look for them. */
-		.boot_flags = BOOT_LEGACY_DEVICES | BOOT_NO_VGA | BOOT_NO_MSI,
+		/* No 8042, no VGA: kernels then do not look for them. */
+		.boot_flags = BOOT_LEGACY_DEVICES | BOOT_NO_VGA,
 		.flags = FLAG_WBINVD | FLAG_C1 | FLAG_NO_POWER_BUTTON | FLAG_NO_SLEEP_BUTTON |
 			 FLAG_NO_RTC_WAKE | FLAG_TIMER_32 | FLAG_RESET,
 		.reset_register = gas_io(RESET_PORT, 1),
@@ -292,12 +356,26 @@ static gpa_t madt_place(struct builder *b, unsigned cpus)
 	return a.overflow ? 0 : table_place(b, table, a.size);
 }
 
-static gpa_t xsdt_place(struct builder *b, gpa_t fadt, gpa_t madt)
+static gpa_t mcfg_place(struct builder *b)
 {
 	struct {
 		struct header header;
-		u64 tables[2];
-	} PACKED x = { header_make("XSDT", 1, sizeof(x)), { fadt, madt } };
+		u64 reserved;
+		u64 base;
+		u16 segment;
+		u8 first_bus, last_bus;
+		u32 reserved2;
+	} PACKED m = { .header = header_make("MCFG", 1, sizeof(m)), .base = PCI_ECAM_START };
+
+	return table_place(b, &m, sizeof(m));
+}
+
+static gpa_t xsdt_place(struct builder *b, gpa_t fadt, gpa_t madt, gpa_t mcfg)
+{
+	struct {
+		struct header header;
+		u64 tables[3];
+	} PACKED x = { header_make("XSDT", 1, sizeof(x)), { fadt, madt, mcfg } };
 
 	return table_place(b, &x, sizeof(x));
 }
@@ -318,7 +396,7 @@ static void rsdp_write(struct builder *b, gpa_t xsdt)
 size_t acpi_build(void *out, size_t room, gpa_t base, unsigned cpus)
 {
 	struct builder b = { out, sizeof(struct rsdp), room, base };
-	gpa_t facs, dsdt, fadt, madt, xsdt;
+	gpa_t facs, dsdt, fadt, madt, mcfg, xsdt;
 
 	if (room < sizeof(struct rsdp) || cpus == 0 || cpus > 254)
 		return 0;
@@ -326,8 +404,9 @@ size_t acpi_build(void *out, size_t room, gpa_t base, unsigned cpus)
 	dsdt = dsdt_place(&b);
 	fadt = fadt_place(&b, facs, dsdt);
 	madt = madt_place(&b, cpus);
-	xsdt = xsdt_place(&b, fadt, madt);
-	if (!facs || !dsdt || !fadt || !madt || !xsdt)
+	mcfg = mcfg_place(&b);
+	xsdt = xsdt_place(&b, fadt, madt, mcfg);
+	if (!facs || !dsdt || !fadt || !madt || !mcfg || !xsdt)
 		return 0;
 	rsdp_write(&b, xsdt);
 	return b.size;

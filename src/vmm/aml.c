@@ -187,3 +187,57 @@ size_t resource_irq(u8 *out, unsigned irq)
 	memcpy(out, bytes, sizeof(bytes));
 	return sizeof(bytes);
 }
+
+static size_t put(u8 *out, u64 value, unsigned bytes)
+{
+	memcpy(out, &value, bytes);
+	return bytes;
+}
+
+/* "Word Address Space Descriptor": a range that a bridge passes on, both ends fixed. */
+static size_t word_window(u8 *out, u8 type, u8 flags, u16 first, u16 last)
+{
+	const u8 head[] = { 0x88, 13, 0, type, 0x0c /* minimum and maximum are fixed */, flags };
+	size_t n = sizeof(head);
+
+	memcpy(out, head, sizeof(head));
+	n += put(out + n, 0, 2); /* granularity */
+	n += put(out + n, first, 2);
+	n += put(out + n, last, 2);
+	n += put(out + n, 0, 2); /* translation */
+	return n + put(out + n, (u64)last - first + 1, 2);
+}
+
+size_t resource_bus(u8 *out, u8 first, u8 last)
+{
+	return word_window(out, 2, 0, first, last);
+}
+
+size_t resource_io_window(u8 *out, u16 first, u16 last)
+{
+	return word_window(out, 1, 3 /* the entire range */, first, last);
+}
+
+/* "DWord Address Space Descriptor" */
+size_t resource_memory_window(u8 *out, u32 base, u32 size)
+{
+	const u8 head[] = { 0x87, 23, 0, 0, 0x0c, 1 /* read and write, not cacheable */ };
+	size_t n = sizeof(head);
+
+	memcpy(out, head, sizeof(head));
+	n += put(out + n, 0, 4);
+	n += put(out + n, base, 4);
+	n += put(out + n, (u64)base + size - 1, 4);
+	n += put(out + n, 0, 4);
+	return n + put(out + n, size, 4);
+}
+
+size_t resource_memory(u8 *out, u32 base, u32 size)
+{
+	const u8 head[] = { 0x86, 9, 0, 1 /* may be written */ };
+	size_t n = sizeof(head);
+
+	memcpy(out, head, sizeof(head));
+	n += put(out + n, base, 4);
+	return n + put(out + n, size, 4);
+}

@@ -33,4 +33,10 @@ void aml_resources(struct aml *a, const u8 *descriptors, size_t n);
 size_t resource_io(u8 *out, u16 base, u8 count);
 size_t resource_irq(u8 *out, unsigned irq);
 
+/* Windows of a bridge: bus numbers, ports, memory below 4 GiB; and a fixed range of memory. */
+size_t resource_bus(u8 *out, u8 first, u8 last);
+size_t resource_io_window(u8 *out, u16 first, u16 last);
+size_t resource_memory_window(u8 *out, u32 base, u32 size);
+size_t resource_memory(u8 *out, u32 base, u32 size);
+
 #endif

@@ -24,6 +24,7 @@
 #include "vmm/dev/mc146818.h"
 #include "vmm/dev/reset.h"
 #include "vmm/dev/silent.h"
+#include "vmm/devices.h"
 #include "vmm/exits.h"
 #include "vmm/report.h"
 #include "vmm/say.h"
@@ -56,6 +57,7 @@ struct board {
 	struct acpi_pm pm;
 	struct reset_control reset;
 	struct bus bus;
+	struct devices devices;
 
 	struct ram ram;
 	struct machine machine;
@@ -72,6 +74,14 @@ static void irq_set(void *owner, unsigned gsi, int level)
 
 	if (b->machine.fd >= 0)
 		machine_irq_line(&b->machine, gsi, level);
+}
+
+static void msi_send(void *owner, u64 address, u32 data)
+{
+	struct board *b = owner;
+
+	if (b->machine.fd >= 0)
+		machine_msi(&b->machine, address, data);
 }
 
 static void end_from_device(void *owner, enum vm_end how)
@@ -169,11 +179,18 @@ static void board_io(void *owner, const struct kvm_run *run, u8 *data)
 	}
 }
 
-/* No device has a memory window yet: as on a bus where nobody answers. */
+/* Where nobody answers, reads give ones, as on a real bus. */
 static void board_mmio(void *owner, struct kvm_run *run)
 {
 	struct board *b = owner;
+	struct pci_bus *pci = &b->devices.pci;
+	const bool answered =
+		run->mmio.is_write
+			? pci_mmio_write(pci, run->mmio.phys_addr, run->mmio.len, run->mmio.data)
+			: pci_mmio_read(pci, run->mmio.phys_addr, run->mmio.len, run->mmio.data);
 
+	if (answered)
+		return;
 	__atomic_add_fetch(&b->report.mmio_unclaimed, 1, __ATOMIC_RELAXED);
 	if (!run->mmio.is_write)
 		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
@@ -181,11 +198,12 @@ static void board_mmio(void *owner, struct kvm_run *run)
 
 static const struct exits_ops board_exits = { board_io, board_mmio, false };
 
-static int devices_create(struct board *b)
+static int chips_create(struct board *b)
 {
 	const struct end_request end = { end_from_device, b };
-	const struct device *const devices[] = { &b->com1.device, &b->rtc.device, &b->pm.device,
-						 &b->reset.device, &silent_device };
+	const struct device *const devices[] = { &b->com1.device, &b->rtc.device,
+						 &b->pm.device,	  &b->reset.device,
+						 &silent_device,  &b->devices.pci.device };
 
 	bus_init(&b->bus);
 	i16550_init(&b->com1, (struct irq_line){ irq_set, b, COM1_IRQ }, com1_output, b);
@@ -201,7 +219,7 @@ static int devices_create(struct board *b)
 	return 0;
 }
 
-static void devices_reset(struct board *b)
+static void chips_reset(struct board *b)
 {
 	for (unsigned i = 0; i < b->bus.window_count; i++) {
 		const struct device *d = b->bus.windows[i].device;
@@ -360,10 +378,12 @@ static int machine_run(struct board *b, struct why *why)
 	if (r < 0)
 		return r;
 	console_open(b->console);
-	r = cpus_start(b);
+	r = -devices_start(&b->devices);
+	if (r == 0)
+		r = cpus_start(b);
 	if (r)
 		ending_fail(&b->ending, STATUS_DEVICE,
-			    "cannot start a thread for each processor: %s", strerror(r));
+			    "cannot start the threads of the machine: %s", strerror(r));
 	else
 		console_run(b->console);
 	if (!cpus_join(b)) {
@@ -371,6 +391,7 @@ static int machine_run(struct board *b, struct why *why)
 		say("a processor did not stop; leaving without it");
 		_exit(b->end_signal ? STATUS_SIGNAL + b->end_signal : STATUS_INTERNAL);
 	}
+	devices_stop(&b->devices);
 	for (unsigned i = 0; i < b->config->cpus; i++)
 		report_add(&b->report, &b->cpus[i].exits);
 	if (b->config->verbose)
@@ -403,7 +424,7 @@ static int board_loop(struct board *b)
 			say("the guest %s; starting again",
 			    end == VM_RESET ? "resets" : "ended in a triple fault");
 		b->report.resets++;
-		devices_reset(b);
+		chips_reset(b);
 	}
 }
 
@@ -461,16 +482,23 @@ int board_run(const struct vmm_config *config)
 		say("%s", why.text);
 		goto out;
 	}
-	status = STATUS_DEVICE;
-	if (kvmdev_open(&b->dev, config->device, &why) < 0) {
+	if (devices_create(&b->devices, config->devices, &b->ram,
+			   (struct pci_host){ irq_set, msi_send, b }, &why) < 0) {
 		say("%s", why.text);
 		goto out_kernel;
 	}
-	if (devices_create(b) == 0)
+	status = STATUS_DEVICE;
+	if (kvmdev_open(&b->dev, config->device, &why) < 0) {
+		say("%s", why.text);
+		goto out_devices;
+	}
+	if (chips_create(b) == 0)
 		status = board_start(b);
 	i16550_destroy(&b->com1);
 	bus_destroy(&b->bus);
 	kvmdev_close(&b->dev);
+out_devices:
+	devices_destroy(&b->devices);
 out_kernel:
 	kernel_free(&b->kernel);
 out:

@@ -7,6 +7,23 @@
 
 #define VMM_MAX_CPUS 64u
 
+#define VMM_MAX_DISKS 8u
+
+enum disk_kind { DISK_KIND_ANY, DISK_KIND_RAW, DISK_KIND_QCOW2 };
+
+struct disk_config {
+	char path[4096];
+	char serial[21];
+	enum disk_kind kind;
+	bool read_only;
+};
+
+/* What is on the PCI bus. */
+struct vmm_devices {
+	struct disk_config disks[VMM_MAX_DISKS];
+	unsigned disk_count;
+};
+
 struct vmm_config {
 	const char *kernel; /* path; needed unless flat is given */
 	const u8 *initrd;   /* NULL: none */
@@ -18,6 +35,7 @@ struct vmm_config {
 	const char *device; /* as --device, NULL: ours */
 	const char *flat;   /* image for real mode, NULL: boot a kernel */
 	u32 flat_address;
+	const struct vmm_devices *devices;
 	bool no_reboot, json, verbose;
 };
 

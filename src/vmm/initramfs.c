@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -49,10 +50,12 @@ static const char *const applets[] = {
 	"sh",	     "mount",	 "echo", "uname", "grep",  "free",     "seq",
 	"sha256sum", "poweroff", "cat",	 "ls",	  "dmesg", "hostname", "stty",
 	"setsid",    "cttyhack", "awk",	 "gzip",  "sort",  "dd",       "sleep",
-	"test",	     "reboot",	 "halt", "ps",	  "top",   "vi",
+	"test",	     "reboot",	 "halt", "ps",	  "top",   "vi",       "insmod",
 };
 
-static const char *const directories[] = { "bin", "dev", "proc", "sys", "root", "tmp", "etc" };
+static const char *const directories[] = {
+	"bin", "dev", "proc", "sys", "root", "tmp", "etc", "modules", "mnt",
+};
 
 static const struct node {
 	const char *path;
@@ -64,17 +67,42 @@ static const struct node {
 	{ "dev/ttyS0", 4, 64 },
 };
 
+static void script_write(const struct initramfs_request *request, FILE *f)
+{
+	fputs(init_start, f);
+	for (unsigned i = 0; request->modules && i < request->modules->count; i++)
+		fprintf(f, "insmod /modules/%s\n", request->modules->list[i].place->file);
+	if (request->shell && request->rows)
+		fprintf(f, "stty rows %u columns %u\n", request->rows, request->columns);
+	fputs(request->shell ? init_shell : init_demo, f);
+}
+
 static void init_add(struct cpio *c, const struct initramfs_request *request)
 {
-	char script[4096];
-	int n = snprintf(script, sizeof(script), "%s", init_start);
+	char *script = NULL;
+	size_t n = 0;
+	FILE *f = open_memstream(&script, &n);
 
-	if (request->shell && request->rows)
-		n += snprintf(script + n, sizeof(script) - (size_t)n, "stty rows %u columns %u\n",
-			      request->rows, request->columns);
-	n += snprintf(script + n, sizeof(script) - (size_t)n, "%s",
-		      request->shell ? init_shell : init_demo);
-	cpio_add(c, "init", S_IFREG | 0755, script, (size_t)n);
+	if (!f) {
+		c->failed = true;
+		return;
+	}
+	script_write(request, f);
+	if (fclose(f) != 0)
+		c->failed = true;
+	else
+		cpio_add(c, "init", S_IFREG | 0755, script, n);
+	free(script);
+}
+
+static void modules_store(struct cpio *c, const struct modules *m)
+{
+	char path[64];
+
+	for (unsigned i = 0; m && i < m->count; i++) {
+		snprintf(path, sizeof(path), "modules/%s", m->list[i].place->file);
+		cpio_add(c, path, S_IFREG | 0644, m->list[i].file.data, m->list[i].file.size);
+	}
 }
 
 int initramfs_make(struct cpio *out, const struct initramfs_request *request, struct why *why)
@@ -96,6 +124,7 @@ int initramfs_make(struct cpio *out, const struct initramfs_request *request, st
 		snprintf(path, sizeof(path), "bin/%s", applets[i]);
 		cpio_add_link(out, path, "busybox");
 	}
+	modules_store(out, request->modules);
 	init_add(out, request);
 	blob_free(&busybox);
 	r = cpio_finish(out);

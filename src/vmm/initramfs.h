@@ -4,12 +4,14 @@
 #define VMM_INITRAMFS_H
 
 #include "vmm/cpio.h"
+#include "vmm/modules.h"
 #include "vmm/why.h"
 
 struct initramfs_request {
 	const char *busybox;	/* path of a static busybox on the host */
 	bool shell;		/* a shell on the console; otherwise the demo, and power-off */
 	unsigned rows, columns; /* of the terminal; 0: unknown */
+	const struct modules *modules; /* loaded first, in their order */
 };
 
 /* The first line that /init prints begins with this. */

@@ -106,3 +106,12 @@ int machine_irq_line(const struct machine *vm, unsigned gsi, int level)
 
 	return kvmdev_ioctl_ptr(vm->dev, vm->fd, KVM_IRQ_LINE, &line);
 }
+
+int machine_msi(const struct machine *vm, u64 address, u32 data)
+{
+	const struct kvm_msi msi = { .address_lo = (u32)address,
+				     .address_hi = (u32)(address >> 32),
+				     .data = data };
+
+	return kvmdev_ioctl_ptr(vm->dev, vm->fd, KVM_SIGNAL_MSI, &msi);
+}

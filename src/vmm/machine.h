@@ -30,6 +30,7 @@ int machine_create(struct machine *vm, const struct kvmdev *dev, const struct ra
 void machine_destroy(struct machine *vm); /* after its vCPUs */
 
 int machine_irq_line(const struct machine *vm, unsigned gsi, int level);
+int machine_msi(const struct machine *vm, u64 address, u32 data);
 
 #define PROCESSOR_NONE                                                                             \
 	(struct processor)                                                                         \

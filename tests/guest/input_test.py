@@ -81,8 +81,24 @@ def main():
         add("an unknown form", "engine", "run", "--flat", f"{flat}@0x7c00", "--engine", "warp")
         add("a missing image", "nosuchfile", "run", "--flat", os.path.join(folder, "nosuchfile") + "@0x7c00")
         add("an image outside memory", "flat", "run", "--mem", "64M", "--flat", f"{flat}@0xffffffffff")
+        for words, word in ((",", "--disk"), ("x,rw", "rw"), ("x,format=vmdk", "vmdk"), ("x,format", "format"),
+                            ("x,ro=1", "ro"), ("x,serial=" + "s" * 21, "20")):
+            add(f"a disk '{words}'", word, "run", "--disk", words)
+        add("nine disks", "8 disks", "run", *["--disk=x"] * 9)
         kernel = initrd.kernel(anykvm)
         if kernel:
+            qcow2 = write(folder, "image.qcow2", b"QFI\xfb" + bytes(508))
+            for name, disk, word in (("missing", os.path.join(folder, "nosuchfile"), "nosuchfile"),
+                                     ("odd", write(folder, "odd.img", b"x" * 513), "512"),
+                                     ("empty", write(folder, "empty.img", b""), "512"),
+                                     ("folder", folder + ",ro", "neither"),
+                                     ("qcow2 by surprise", qcow2, "format=qcow2"),
+                                     ("no qcow2", write(folder, "raw.img", bytes(512)) + ",format=qcow2",
+                                      "no qcow2"),
+                                     ("truncated qcow2", qcow2 + ",format=qcow2", "qcow2")):
+                add(f"a disk image that is {name}", word, "run", "--kernel", kernel, "--disk", disk)
+            add("an image used twice", "in use", "run", "--kernel", kernel, *["--disk",
+                os.path.join(folder, "raw.img")] * 2)
             big = os.path.join(folder, "big")
             with open(big, "wb") as f:
                 f.truncate(200 << 20)

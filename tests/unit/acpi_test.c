@@ -64,7 +64,7 @@ static void test_tables(void **state)
 	assert_int_equal(sum(image, 20), 0);
 	assert_int_equal(sum(image, 36), 0);
 	xsdt = table_at(get64(image + 24), n, "XSDT");
-	assert_int_equal(get32(xsdt + 4), 36 + 2 * 8);
+	assert_int_equal(get32(xsdt + 4), 36 + 3 * 8);
 	fadt = table_at(get64(xsdt + 36), n, "FACP");
 	madt = table_at(get64(xsdt + 44), n, "APIC");
 	assert_int_equal(get32(fadt + 4), 276);

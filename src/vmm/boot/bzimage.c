@@ -61,3 +61,25 @@ int bzimage_parse(struct bzimage *image, const u8 *data, size_t size, struct why
 	image->payload_size = h->payload_length;
 	return 0;
 }
+
+bool bzimage_release(const u8 *data, size_t size, char *out, size_t room)
+{
+	struct bzimage image;
+	size_t at, n;
+
+	if (!bzimage_is(data, size))
+		return false;
+	header_read(&image, data, size);
+	at = image.header.kernel_version + 0x200u;
+	if (!image.header.kernel_version || at >= size)
+		return false;
+	n = strnlen((const char *)data + at, size - at < 128 ? size - at : 128);
+	for (size_t i = 0; i < n; i++)
+		if (data[at + i] == ' ' || data[at + i] == '/')
+			n = i;
+	if (!n || n >= room)
+		return false;
+	memcpy(out, data + at, n);
+	out[n] = 0;
+	return true;
+}

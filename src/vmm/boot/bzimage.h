@@ -19,4 +19,7 @@ bool bzimage_is(const u8 *data, size_t size);
 /* @image points into @data. 0 or -EINVAL: too old, truncated. */
 int bzimage_parse(struct bzimage *image, const u8 *data, size_t size, struct why *why);
 
+/* The release as uname -r gives it; false: the file does not say. */
+bool bzimage_release(const u8 *data, size_t size, char *out, size_t room);
+
 #endif

@@ -79,11 +79,23 @@ static const struct port_window acpi_pm_windows[] = {
 	{ ACPI_PM_TIMER_PORT, 4, IO_1 | IO_2 | IO_4, timer_read, NULL },
 };
 
+static const struct device_field acpi_pm_fields[] = {
+	DEVICE_FIELD(struct acpi_pm, enable),
+	DEVICE_FIELD(struct acpi_pm, control),
+};
+
 void acpi_pm_init(struct acpi_pm *pm, struct end_request end)
 {
 	memset(pm, 0, sizeof(*pm));
 	pm->end = end;
 	pm->device = (struct device){
-		"acpi-pm", acpi_pm_windows, ARRAY_SIZE(acpi_pm_windows), acpi_pm_reset, pm, false
+		.name = "acpi-pm",
+		.windows = acpi_pm_windows,
+		.window_count = ARRAY_SIZE(acpi_pm_windows),
+		.reset = acpi_pm_reset,
+		.self = pm,
+		.has_lock = false,
+		.fields = acpi_pm_fields,
+		.field_count = ARRAY_SIZE(acpi_pm_fields),
 	};
 }

@@ -49,7 +49,8 @@ static const struct port_window *window_find(const struct bus *bus, u16 port, un
 	if (!i)
 		return NULL;
 	w = bus->windows[i - 1].window;
-	if (!(w->sizes & size) || (unsigned)(port - w->base) + size > w->count)
+	if (!(w->sizes & size) ||
+	    (!(w->sizes & IO_REACH) && (unsigned)(port - w->base) + size > w->count))
 		return NULL;
 	*device = bus->windows[i - 1].device;
 	return w;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A device is a value: name, port windows with their operations, and reset. */
+/* A device is a value: name, port windows with their operations, reset, and what is saved of it. */
 #ifndef VMM_DEV_DEVICE_H
 #define VMM_DEV_DEVICE_H
 
@@ -7,6 +7,7 @@
 #include "vmm/status.h"
 
 enum { IO_1 = 1, IO_2 = 2, IO_4 = 4 }; /* access sizes, also as a set */
+enum { IO_REACH = 0x80 };	       /* in the set: an access may reach into ports of others */
 
 struct port_window {
 	u16 base;
@@ -16,6 +17,18 @@ struct port_window {
 	void (*write)(void *self, u16 offset, unsigned size, u32 value); /* NULL: ignored */
 };
 
+/* A part of a device that is saved and restored, by its name. */
+struct device_field {
+	const char *name;
+	size_t offset;
+	size_t size;
+};
+
+#define DEVICE_FIELD(type, member)                                                                 \
+	{                                                                                          \
+#member, offsetof(type, member), sizeof(((type *)0)->member)                       \
+	}
+
 struct device {
 	const char *name;
 	const struct port_window *windows;
@@ -23,6 +36,9 @@ struct device {
 	void (*reset)(void *self);
 	void *self;
 	bool has_lock; /* its operations may be called from several threads at once */
+	const struct device_field *fields; /* in *self */
+	unsigned field_count;
+	void (*restored)(void *self); /* optional: what follows from the fields is made anew */
 };
 
 /* What a board gives its devices. */

@@ -238,8 +238,35 @@ static void i16550_reset(void *self)
 	pthread_mutex_unlock(&uart->lock);
 }
 
+/* What came from outside is not trusted to be a position. */
+static void i16550_restored(void *self)
+{
+	struct i16550 *uart = self;
+
+	pthread_mutex_lock(&uart->lock);
+	uart->fifo_at %= I16550_FIFO;
+	uart->queue_at %= I16550_QUEUE;
+	if (uart->fifo_count > I16550_FIFO)
+		uart->fifo_count = I16550_FIFO;
+	if (uart->queue_count > I16550_QUEUE)
+		uart->queue_count = I16550_QUEUE;
+	line_update(uart);
+	pthread_mutex_unlock(&uart->lock);
+}
+
 static const struct port_window i16550_windows[] = {
 	{ COM1_PORT, 8, IO_1, i16550_read, i16550_write },
+};
+
+static const struct device_field i16550_fields[] = {
+	DEVICE_FIELD(struct i16550, ier),	   DEVICE_FIELD(struct i16550, fcr),
+	DEVICE_FIELD(struct i16550, lcr),	   DEVICE_FIELD(struct i16550, mcr),
+	DEVICE_FIELD(struct i16550, lsr),	   DEVICE_FIELD(struct i16550, scr),
+	DEVICE_FIELD(struct i16550, dll),	   DEVICE_FIELD(struct i16550, dlm),
+	DEVICE_FIELD(struct i16550, thre_pending), DEVICE_FIELD(struct i16550, fifo),
+	DEVICE_FIELD(struct i16550, fifo_at),	   DEVICE_FIELD(struct i16550, fifo_count),
+	DEVICE_FIELD(struct i16550, queue),	   DEVICE_FIELD(struct i16550, queue_at),
+	DEVICE_FIELD(struct i16550, queue_count),
 };
 
 void i16550_init(struct i16550 *uart, struct irq_line irq, void (*output)(void *owner, u8 byte),
@@ -250,8 +277,17 @@ void i16550_init(struct i16550 *uart, struct irq_line irq, void (*output)(void *
 	uart->irq = irq;
 	uart->output = output;
 	uart->owner = owner;
-	uart->device = (struct device){ "i16550",     i16550_windows, ARRAY_SIZE(i16550_windows),
-					i16550_reset, uart,	      true };
+	uart->device = (struct device){
+		.name = "i16550",
+		.windows = i16550_windows,
+		.window_count = ARRAY_SIZE(i16550_windows),
+		.reset = i16550_reset,
+		.self = uart,
+		.has_lock = true,
+		.fields = i16550_fields,
+		.field_count = ARRAY_SIZE(i16550_fields),
+		.restored = i16550_restored,
+	};
 	i16550_reset(uart);
 }
 

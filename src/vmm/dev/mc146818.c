@@ -162,16 +162,36 @@ static void mc146818_reset(void *self)
 	rtc->cmos[REG_C] = 0;
 }
 
+static void mc146818_restored(void *self)
+{
+	struct mc146818 *rtc = self;
+
+	rtc->index %= MC146818_BYTES;
+}
+
 static const struct port_window mc146818_windows[] = {
 	{ 0x70, 2, IO_1, mc146818_read, mc146818_write },
+};
+
+static const struct device_field mc146818_fields[] = {
+	DEVICE_FIELD(struct mc146818, index),
+	DEVICE_FIELD(struct mc146818, cmos),
+	DEVICE_FIELD(struct mc146818, offset),
 };
 
 void mc146818_init(struct mc146818 *rtc, u64 low, u64 high, s64 (*now)(void))
 {
 	memset(rtc, 0, sizeof(*rtc));
 	rtc->device = (struct device){
-		"mc146818", mc146818_windows, ARRAY_SIZE(mc146818_windows), mc146818_reset, rtc,
-		false
+		.name = "mc146818",
+		.windows = mc146818_windows,
+		.window_count = ARRAY_SIZE(mc146818_windows),
+		.reset = mc146818_reset,
+		.self = rtc,
+		.has_lock = false,
+		.fields = mc146818_fields,
+		.field_count = ARRAY_SIZE(mc146818_fields),
+		.restored = mc146818_restored,
 	};
 	rtc->now = now;
 	rtc->low = low;

@@ -74,11 +74,22 @@ static const struct port_window reset_windows[] = {
 	{ 0x92, 1, IO_1, port_a_read, port_a_write },
 };
 
+static const struct device_field reset_fields[] = {
+	DEVICE_FIELD(struct reset_control, control),
+};
+
 void reset_control_init(struct reset_control *rc, struct end_request end)
 {
 	memset(rc, 0, sizeof(*rc));
 	rc->end = end;
 	rc->device = (struct device){
-		"reset", reset_windows, ARRAY_SIZE(reset_windows), reset_control_reset, rc, false
+		.name = "reset",
+		.windows = reset_windows,
+		.window_count = ARRAY_SIZE(reset_windows),
+		.reset = reset_control_reset,
+		.self = rc,
+		.has_lock = false,
+		.fields = reset_fields,
+		.field_count = ARRAY_SIZE(reset_fields),
 	};
 }

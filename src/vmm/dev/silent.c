@@ -2,14 +2,10 @@
 /* Ports that a PC's firmware or kernel touches and that need no device: they are not counted as unclaimed. */
 #include "vmm/dev/silent.h"
 
-#define ANY (IO_1 | IO_2 | IO_4)
-
 static const struct port_window silent_windows[] = {
-	{ 0x80, 1, IO_1, NULL, NULL }, /* POST codes, and the delay of old drivers */
-	{ 0xe9, 1, IO_1, NULL, NULL }, /* debug console of emulators */
-	{ 0xed, 1, IO_1, NULL, NULL }, /* the other delay port */
-	{ 0xcf8, 1, ANY, NULL, NULL }, /* PCI configuration: all ones says that there is no host bridge */
-	{ 0xcfa, 2, ANY, NULL, NULL },	{ 0xcfc, 4, ANY, NULL, NULL },
+	{ 0x80, 1, IO_1, NULL, NULL },	/* POST codes, and the delay of old drivers */
+	{ 0xe9, 1, IO_1, NULL, NULL },	/* debug console of emulators */
+	{ 0xed, 1, IO_1, NULL, NULL },	/* the other delay port */
 	{ 0x60, 1, IO_1, NULL, NULL },	/* keyboard data: no keyboard */
 	{ 0x2f8, 8, IO_1, NULL, NULL }, /* COM2, COM3, COM4: no port */
 	{ 0x3e8, 8, IO_1, NULL, NULL }, { 0x2e8, 8, IO_1, NULL, NULL },

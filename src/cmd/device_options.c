@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Options of 'anykvm run' that add a device: a name or path, then words after commas. */
+#include "cmd/device_options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/args.h"
+
+/* A word after a comma, "name" or "name=value"; @value is NULL without one. */
+struct word_row {
+	const char *name;
+	int (*take)(void *device, const char *value, struct why *why);
+	bool has_value;
+};
+
+static int word_take(const struct word_row *rows, unsigned count, char *word, void *device,
+		     struct why *why)
+{
+	char *value = strchr(word, '=');
+	const char *near;
+
+	if (value)
+		*value++ = 0;
+	for (unsigned i = 0; i < count; i++) {
+		if (strcmp(rows[i].name, word) != 0)
+			continue;
+		if (rows[i].has_value && (!value || !*value))
+			return why_set(why, EINVAL, "%s needs a value; write %s=VALUE", word, word);
+		if (!rows[i].has_value && value)
+			return why_set(why, EINVAL, "%s takes no value; write it alone", word);
+		return rows[i].take(device, value, why);
+	}
+	near = args_nearest(word, rows, count, sizeof(rows[0]));
+	return why_set(why, EINVAL, "there is no word '%.60s'; %s%s%s", word,
+		       near ? "did you mean " : "the manual page anykvm-run lists them",
+		       near ? near : "", near ? "?" : "");
+}
+
+/* "FIRST,word,word=value": @first gets what stands before the first comma. */
+static int words_take(const struct word_row *rows, unsigned count, const char *text, char *first,
+		      size_t room, void *device, struct why *why)
+{
+	char copy[8192], *at = copy, *word;
+	int r = 0;
+
+	if (strlen(text) >= sizeof(copy))
+		return why_set(why, ENAMETOOLONG, "the value is too long");
+	strcpy(copy, text);
+	word = strsep(&at, ",");
+	if (!*word)
+		return why_set(why, EINVAL, "'%.60s' begins with nothing; see --help", text);
+	if (strlen(word) >= room)
+		return why_set(why, ENAMETOOLONG, "'%.60s...' is too long", word);
+	strcpy(first, word);
+	while (r == 0 && (word = strsep(&at, ",")))
+		r = word_take(rows, count, word, device, why);
+	return r;
+}
+
+static int too_many(const char *what, unsigned max, struct why *why)
+{
+	return why_set(why, EINVAL, "a machine has at most %u %s; give fewer", max, what);
+}
+
+static int disk_ro(void *device, const char *value, struct why *why)
+{
+	struct disk_config *d = device;
+
+	(void)value;
+	(void)why;
+	d->read_only = true;
+	return 0;
+}
+
+static int disk_format(void *device, const char *value, struct why *why)
+{
+	struct disk_config *d = device;
+
+	if (strcmp(value, "raw") == 0)
+		d->kind = DISK_KIND_RAW;
+	else if (strcmp(value, "qcow2") == 0)
+		d->kind = DISK_KIND_QCOW2;
+	else
+		return why_set(why, EINVAL, "'%.60s' is no format; give raw or qcow2", value);
+	return 0;
+}
+
+static int disk_serial(void *device, const char *value, struct why *why)
+{
+	struct disk_config *d = device;
+
+	if (strlen(value) >= sizeof(d->serial))
+		return why_set(why, EINVAL, "a serial number has at most 20 characters");
+	strcpy(d->serial, value);
+	return 0;
+}
+
+static const struct word_row disk_words[] = {
+	{ "ro", disk_ro, false },
+	{ "format", disk_format, true },
+	{ "serial", disk_serial, true },
+};
+
+int parse_disk(const char *value, void *field, struct why *why)
+{
+	struct vmm_devices *all = field;
+	struct disk_config *d = &all->disks[all->disk_count];
+
+	if (all->disk_count == VMM_MAX_DISKS)
+		return too_many("disks", VMM_MAX_DISKS, why);
+	memset(d, 0, sizeof(*d));
+	snprintf(d->serial, sizeof(d->serial), "disk%u", all->disk_count);
+	all->disk_count++;
+	return words_take(disk_words, ARRAY_SIZE(disk_words), value, d->path, sizeof(d->path), d,
+			  why);
+}
+
+bool devices_any(const struct vmm_devices *d)
+{
+	return d->disk_count;
+}
+
+int device_modules(struct modules *modules, const struct vmm_devices *d, const char *root,
+		   struct why *why)
+{
+	const struct {
+		const char *module;
+		bool is_wanted;
+	} wishes[] = {
+		{ "virtio_pci", true },
+		{ "virtio_rng", true },
+		{ "virtio_blk", d->disk_count },
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(wishes) && r == 0; i++)
+		if (wishes[i].is_wanted)
+			r = modules_add(modules, root, wishes[i].module, why);
+	return r;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The PCI devices of the board, as the configuration asks for them, and the thread that serves them. */
+#include "vmm/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/virtio/rng.h"
+
+static void add(struct devices *d, struct virtio_device *v)
+{
+	d->all[d->count++] = v;
+}
+
+static int failed(int r, const char *what, struct why *why)
+{
+	return why_set(why, -r, "cannot make the device %s: %s", what, strerror(-r));
+}
+
+static int rng_add(struct devices *d, const struct ram *ram, struct why *why)
+{
+	int r = rng_create(&d->rng, &d->pci, &d->loop, ram);
+
+	if (r < 0)
+		return failed(r, "virtio-rng", why);
+	add(d, d->rng);
+	return 0;
+}
+
+static int disk_add(struct devices *d, unsigned i, const struct disk_config *config,
+		    const struct ram *ram, struct why *why)
+{
+	static const enum disk_format formats[] = {
+		[DISK_KIND_ANY] = DISK_ANY,
+		[DISK_KIND_RAW] = DISK_RAW,
+		[DISK_KIND_QCOW2] = DISK_QCOW2,
+	};
+	struct disk *disk;
+	int r = disk_open(&disk, config->path, formats[config->kind], config->read_only, why);
+
+	if (r < 0)
+		return r;
+	r = blk_create(&d->disks[i], disk, config->serial, &d->pci, &d->loop, ram);
+	if (r < 0) {
+		disk_close(disk);
+		return failed(r, "virtio-blk", why);
+	}
+	add(d, blk_device(d->disks[i]));
+	return 0;
+}
+
+int devices_create(struct devices *d, const struct vmm_devices *wanted, const struct ram *ram,
+		   struct pci_host host, struct why *why)
+{
+	int r = loop_init(&d->loop);
+
+	if (r < 0)
+		return failed(r, "thread", why);
+	pci_init(&d->pci, host);
+	d->is_created = true;
+	r = rng_add(d, ram, why);
+	for (unsigned i = 0; i < wanted->disk_count && r == 0; i++)
+		r = disk_add(d, i, &wanted->disks[i], ram, why);
+	if (r == 0)
+		pci_assign(&d->pci);
+	else
+		devices_destroy(d);
+	return r;
+}
+
+void devices_destroy(struct devices *d)
+{
+	if (!d->is_created)
+		return;
+	for (unsigned i = 0; i < VMM_MAX_DISKS; i++)
+		if (d->disks[i])
+			blk_destroy(d->disks[i]);
+	if (d->rng)
+		virtio_destroy(d->rng);
+	free(d->rng);
+	pci_destroy(&d->pci);
+	loop_destroy(&d->loop);
+	memset(d, 0, sizeof(*d));
+}
+
+int devices_start(struct devices *d)
+{
+	return loop_start(&d->loop);
+}
+
+void devices_stop(struct devices *d)
+{
+	loop_stop(&d->loop);
+	for (unsigned i = 0; i < d->count; i++)
+		d->all[i]->device.reset(d->all[i]->device.self);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The PCI devices of the board, as the configuration asks for them, and the thread that serves them. */
+#ifndef VMM_DEVICES_H
+#define VMM_DEVICES_H
+
+#include "vmm/config.h"
+#include "vmm/virtio/blk.h"
+
+struct devices {
+	struct pci_bus pci;
+	struct loop loop;
+	struct virtio_device *rng;
+	struct blk *disks[VMM_MAX_DISKS];
+	struct virtio_device *all[PCI_SLOTS]; /* in the order of their slots */
+	unsigned count;
+	bool is_created;
+};
+
+/* Everything that can be wrong on the host is told here. 0, or -errno with the reason. */
+int devices_create(struct devices *d, const struct vmm_devices *wanted, const struct ram *ram,
+		   struct pci_host host, struct why *why);
+void devices_destroy(struct devices *d); /* also one that was never created */
+
+int devices_start(struct devices *d); /* memory is there; 0 or -errno */
+
+/* No device touches memory after it, and all are as at power-on. */
+void devices_stop(struct devices *d);
+
+#endif
