@@ -38,6 +38,12 @@ enum engine_exit {
  */
 enum engine_exit engine_run(struct engine_vcpu *v);
 
+/*
+ * Call @fn, which delivers an event to the guest, with the same guard that engine_run() has: where memory of a slot cannot
+ * be accessed, it is left and X86_EXIT returned with cpu->exit set. @fn holds no lock. Full context.
+ */
+enum x86_status engine_guarded(struct engine_vcpu *v, enum x86_status (*fn)(void *), void *arg);
+
 /* Registers, memory slots or the mode were changed from outside: drop execute tags and cached translations. */
 void engine_state_changed(struct engine_vcpu *v);
 

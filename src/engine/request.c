@@ -42,6 +42,17 @@ static void written_serve(struct engine_vcpu *v)
 	}
 }
 
+void requests_verify_later(struct engine_vcpu *v)
+{
+	struct requests *r = &v->requests;
+
+	lock(r);
+	r->nwritten = WRITTEN_MAX + 1;
+	unlock(r);
+	__atomic_fetch_or(&r->wanted, REQUEST_WRITTEN, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->cpu.request, 1, __ATOMIC_SEQ_CST);
+}
+
 /* Let the host run somebody else: a system call keeps all guest registers that leaf code must keep. */
 static void yield(void)
 {

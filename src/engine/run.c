@@ -81,6 +81,7 @@ static bool page_hold(struct engine_vcpu *v, gpa_t key)
 	}
 	vcpu_out(v);
 	pthread_mutex_lock(&v->engine->lock);
+	v->holds_lock = true;
 	vcpu_in(v);
 	/*
 	 * The slot may be gone by now. ->serial says that this vCPU is counted, so it is set with the count: stores that
@@ -96,6 +97,7 @@ static bool page_hold(struct engine_vcpu *v, gpa_t key)
 			tlb_drop_all_writes(v);
 		}
 	}
+	v->holds_lock = false;
 	pthread_mutex_unlock(&v->engine->lock);
 	return false;
 }
@@ -405,20 +407,10 @@ static void gs_by_kernel(struct engine_vcpu *v)
 	gs_owner = v;
 }
 
-enum engine_exit engine_run(struct engine_vcpu *v)
+static enum engine_exit run(struct engine_vcpu *v)
 {
 	enum engine_exit out = ENGINE_KICKED;
 
-	v->cpu.full = true;
-	v->hold_kick = v->cpu.replay.n > 0 && !v->has_again;
-	if (v->cpu.replay.n && v->has_again) {
-		v->insn = &v->again;
-		v->reason = LEAVE_FULL;
-	}
-	v->has_again = false;
-	if (!v->engine->host.fsgsbase)
-		gs_by_kernel(v);
-	signals_enter(v);
 	vcpu_in(v);
 	/* Without paging a guest has no means to say that code was loaded by a device. */
 	if (!(v->cpu.cr0 & CR0_PG))
@@ -434,7 +426,73 @@ enum engine_exit engine_run(struct engine_vcpu *v)
 		if (code)
 			enter(v, code);
 	}
-	vcpu_out(v);
-	signals_leave(v);
 	return out;
+}
+
+/* Memory of a slot could not be accessed in the middle of anything: give back what may be held. */
+static void run_abandoned(struct engine_vcpu *v)
+{
+	v->reason = LEAVE_NONE;
+	v->step = STEP_NONE;
+	done(v);
+	if (__atomic_load_n(&v->engine->exclusive, __ATOMIC_RELAXED) == v)
+		exclusive_end(v);
+	if (v->holds_lock) {
+		v->holds_lock = false;
+		pthread_mutex_unlock(&v->engine->lock);
+	}
+	/* What was to be compared with memory may not have been. */
+	requests_verify_later(v);
+}
+
+static void guard_begin(struct engine_vcpu *v)
+{
+	v->cpu.full = true;
+	signals_enter(v);
+	v->guarded = true;
+}
+
+static void guard_end(struct engine_vcpu *v)
+{
+	v->guarded = false;
+	signals_leave(v);
+}
+
+enum engine_exit engine_run(struct engine_vcpu *v)
+{
+	enum engine_exit out;
+
+	v->hold_kick = v->cpu.replay.n > 0 && !v->has_again;
+	if (v->cpu.replay.n && v->has_again) {
+		v->insn = &v->again;
+		v->reason = LEAVE_FULL;
+	}
+	v->has_again = false;
+	if (!v->engine->host.fsgsbase)
+		gs_by_kernel(v);
+	if (!__builtin_setjmp(v->guard)) {
+		guard_begin(v);
+		out = run(v);
+	} else {
+		run_abandoned(v);
+		out = ENGINE_EXIT;
+	}
+	vcpu_out(v);
+	guard_end(v);
+	return out;
+}
+
+enum x86_status engine_guarded(struct engine_vcpu *v, enum x86_status (*fn)(void *), void *arg)
+{
+	enum x86_status st;
+
+	if (!__builtin_setjmp(v->guard)) {
+		guard_begin(v);
+		st = fn(arg);
+	} else {
+		v->reason = LEAVE_NONE;
+		st = X86_EXIT;
+	}
+	guard_end(v);
+	return st;
 }

@@ -106,11 +106,46 @@ static bool take(struct engine_vcpu *v, ucontext_t *uc)
 	if (raise_for(v, g[REG_TRAPNO])) {
 		v->reason = LEAVE_FAULT;
 	} else {
-		v->cpu.exit.reason = X86_EXIT_INTERNAL;
-		v->cpu.exit.error = EFAULT;
+		v->cpu.exit.reason = X86_EXIT_MEMORY;
 		v->reason = LEAVE_EXIT;
 	}
 	g[REG_RIP] = v->stubs.leave;
+	return true;
+}
+
+static void guard_leave(struct engine_vcpu *v)
+{
+	__builtin_longjmp(v->guard, 1);
+}
+
+/*
+ * C code of ours that accesses guest memory for the guest: page walks, frames, helpers, code that is read for translation.
+ * Below translated code it is leaf code, which holds no lock where it accesses guest memory: forget it and take the way out
+ * of translated code, which saves the vectors; the general registers were saved before it was called. In full context
+ * go on in engine_run() or engine_guarded().
+ */
+static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, ucontext_t *uc)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+
+	/* A page that the hardware has lost (BUS_MCEERR_AR) is the program's to know. */
+	if (!((sig == SIGSEGV && info->si_code > 0 && info->si_code != SI_KERNEL) ||
+	      (sig == SIGBUS && info->si_code == BUS_ADRERR)) ||
+	    !mem_has_hva(v->engine->mem, info->si_addr))
+		return false;
+	if (!v->cpu.full) {
+		g[REG_RSP] = v->host_rsp;
+		g[REG_RIP] = v->stubs.leave;
+	} else if (v->guarded) {
+		g[REG_RSP] =
+			((g[REG_RSP] - 256) & ~15) - 8; /* as after a call, below the red zone */
+		g[REG_RDI] = (greg_t)v;
+		g[REG_RIP] = (greg_t)guard_leave;
+	} else {
+		return false;
+	}
+	v->cpu.exit.reason = X86_EXIT_MEMORY;
+	v->reason = LEAVE_EXIT;
 	return true;
 }
 
@@ -118,7 +153,7 @@ static void handler(int sig, siginfo_t *info, void *context)
 {
 	struct sigaction *old = &previous[sig];
 
-	if (running && take(running, context))
+	if (running && (take(running, context) || take_in_c(running, sig, info, context)))
 		return;
 	if (old->sa_flags & SA_SIGINFO && old->sa_sigaction) {
 		old->sa_sigaction(sig, info, context);

@@ -220,7 +220,8 @@ struct engine_vcpu {
 
 	struct engine_vcpu *self; /* its own address, for the stubs */
 	u64 rip_page;		  /* RIP of the first byte of the page that runs */
-	u64 host_rsp, host_gs, guest_gs;
+	u64 host_rsp;		  /* of translated code, between the stubs enter and leave */
+	u64 host_gs, guest_gs;
 	u64 target;		/* of an indirect call through memory */
 	u64 stub_rax, stub_rcx; /* kept by the stubs of the register cache */
 	u64 lent[3];	 /* guest RSI, RDI, RBP while a translated instruction borrows them */
@@ -260,6 +261,11 @@ struct engine_vcpu {
 	gpa_t want_gpa;
 	gpa_t protect_page;
 	u8 *want_host;
+
+	/* Where C code in full context goes on when memory of a slot cannot be accessed: signal.c. */
+	void *guard[5];
+	bool guarded;
+	bool holds_lock; /* engine.lock */
 
 	struct engine *engine;
 	struct cache cache;
@@ -326,6 +332,8 @@ enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **ho
 /* request.c: leaf but for those that wait. */
 void requests_serve(struct engine_vcpu *v);
 void requests_post_written(struct engine_vcpu *v);
+void requests_verify_later(
+	struct engine_vcpu *v); /* all code of @v against memory, before it runs again */
 void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len);
 /* Ask every vCPU but @self (may be NULL) and wait. The caller is OUT or no vCPU. Full context. */
 void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what);

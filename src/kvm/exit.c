@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What the processor could not do itself, as an exit of KVM_RUN; and user space's answer. */
+#include <errno.h>
 #include <string.h>
 
+#include "cpu/x86/access.h"
+#include "cpu/x86/mode.h"
 #include "kvm/kvm.h"
 
 static u8 *pio_data(struct vcpu *v)
@@ -43,6 +46,15 @@ static long exit_mmio(struct vcpu *v)
 	return 0;
 }
 
+/* kvm_run was filled when the access failed. */
+static long exit_msr(struct vcpu *v)
+{
+	v->run->exit_reason =
+		v->cpu->exit.reason == X86_EXIT_RDMSR ? KVM_EXIT_X86_RDMSR : KVM_EXIT_X86_WRMSR;
+	v->exit_due = true;
+	return 0;
+}
+
 static long exit_hlt(struct vcpu *v)
 {
 	if (!v->lapic) {
@@ -72,20 +84,57 @@ static long exit_debug(struct vcpu *v)
 	return 0;
 }
 
+#define INSN_MAX 15
+
+/* The bytes at RIP as far as they are memory; changes nothing in the guest. */
+static unsigned insn_bytes(struct vcpu *v, u8 *bytes)
+{
+	struct x86_cpu *cpu = v->cpu;
+	gva_t lin = cpu->seg[SEG_CS].base + cpu->rip;
+	struct x86_xlate x;
+	unsigned n;
+
+	for (n = 0; n < INSN_MAX; n++) {
+		gva_t at = x86_is_64(cpu) ? lin + n : (u32)(lin + n);
+
+		if (!x86_walk_debug(cpu, at, &x) ||
+		    mem_read(v->vm->mem, cpu->space, x.gpa, bytes + n, 1))
+			break;
+	}
+	return n;
+}
+
 /* An instruction that cannot be executed, or one that is to be fetched from where there is no memory. */
 static long exit_internal(struct vcpu *v)
 {
-	v->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-	v->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-	v->run->internal.ndata = 0;
+	struct kvm_run *run = v->run;
+	unsigned n;
+
+	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	run->emulation_failure.flags = 0;
+	memset(run->emulation_failure.insn_bytes, 0x90, sizeof(run->emulation_failure.insn_bytes));
+	n = insn_bytes(v, run->emulation_failure.insn_bytes);
+	run->emulation_failure.insn_size = n;
+	if (n)
+		run->emulation_failure.flags = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES;
+	run->emulation_failure.ndata = n ? 3 : 1; /* in words of 8 bytes: flags, and 16 bytes */
 	return 0;
+}
+
+/* As the kernel when it cannot get a page of the program's: the state is at the start of the instruction. */
+static long exit_memory(struct vcpu *v)
+{
+	(void)v;
+	return -EFAULT;
 }
 
 static long (*const exits[])(struct vcpu *v) = {
 	[X86_EXIT_IO] = exit_io,	  [X86_EXIT_MMIO] = exit_mmio,
 	[X86_EXIT_HLT] = exit_hlt,	  [X86_EXIT_SHUTDOWN] = exit_shutdown,
 	[X86_EXIT_DEBUG] = exit_debug,	  [X86_EXIT_INTERNAL] = exit_internal,
-	[X86_EXIT_FETCH] = exit_internal,
+	[X86_EXIT_FETCH] = exit_internal, [X86_EXIT_RDMSR] = exit_msr,
+	[X86_EXIT_WRMSR] = exit_msr,	  [X86_EXIT_MEMORY] = exit_memory,
 };
 
 long vcpu_exit(struct vcpu *v)
@@ -104,13 +153,23 @@ long vcpu_exit(struct vcpu *v)
 void vcpu_exit_complete(struct vcpu *v)
 {
 	struct x86_replay *r = &v->cpu->replay;
-	const u8 *answer = v->cpu->exit.reason == X86_EXIT_IO ? pio_data(v) : v->run->mmio.data;
+	const struct x86_exit *e = &v->cpu->exit;
+	const u8 *answer = e->reason == X86_EXIT_IO ? pio_data(v) : v->run->mmio.data;
 
 	v->exit_due = false;
+	if (e->reason == X86_EXIT_RDMSR || e->reason == X86_EXIT_WRMSR) {
+		vcpu_msr_complete(v);
+		return;
+	}
 	if (!r->waiting || r->n >= X86_REPLAY_MAX)
 		return;
 	if (!r->frag[r->n].is_write)
 		memcpy(r->frag[r->n].data, answer, sizeof(r->frag[r->n].data));
+	if (e->reason == X86_EXIT_IO && e->count > 1) {
+		v->cpu->ahead.at = 0;
+		v->cpu->ahead.end = (e->count - 1) * e->size;
+		memcpy(v->cpu->ahead.data, answer + e->size, v->cpu->ahead.end);
+	}
 	r->n++;
 	r->waiting = false;
 }

@@ -22,8 +22,15 @@
 #define VM_MAX_CPUID	256
 #define VM_MAX_MSRS	256
 #define VM_MCE_BANKS	32
-/* Quirks that may be turned off (KVM_CAP_DISABLE_QUIRKS2). */
-#define VM_QUIRKS (KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE)
+/*
+ * Quirks that may be turned off (KVM_CAP_DISABLE_QUIRKS2). DIFFERS: two do nothing here: RIP at an exit for port 0x7e is
+ * that of the OUT, and CR0.CD and NW have no effect on memory types.
+ */
+#define VM_QUIRKS                                                                                  \
+	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |                             \
+	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP |                            \
+	 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |                   \
+	 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
 
 /* struct kvm_run, the page of port data, and the page of coalesced MMIO (not used yet). */
 #define RUN_PAGES      3
@@ -31,6 +38,7 @@
 #define RUN_PIO_OFFSET PAGE_SIZE
 
 struct vcpu;
+struct msr_filter;
 
 /* What anykvm_open() finds out once. */
 struct system {
@@ -63,6 +71,13 @@ struct vm {
 	u32 tsc_khz;	/* of vCPUs to be created */
 	u64 tsc_offset; /* of vCPUs to be created: the TSC starts at 0 with the VM */
 	bool exception_payload;
+	bool exit_on_emulation_failure; /* told only: such an instruction ends KVM_RUN anyway */
+	bool triple_fault_event;
+	bool no_platform_info; /* KVM_CAP_MSR_PLATFORM_INFO was turned off */
+	u64 quirks_off;
+	u32 msr_exit_mask; /* KVM_CAP_X86_USER_SPACE_MSR */
+	pthread_rwlock_t msr_lock;
+	struct msr_filter *msr_filter; /* under msr_lock */
 
 	struct timer tick; /* looks after vCPUs in guest code, see run.c */
 	bool tick_armed;
@@ -80,10 +95,11 @@ struct vcpu {
 	u64 apic_base;	     /* without lapic only */
 	u32 mp_state;
 	bool has_run;
-	bool exit_due;	  /* an IO or MMIO exit was handed out and is to be completed */
-	bool host_access; /* an MSR is accessed by ioctl, not by the guest */
-	bool recheck;	  /* events wait for the end of an instruction in flight */
-	bool enforce_pv;  /* KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
+	bool exit_due;	   /* an IO or MMIO exit was handed out and is to be completed */
+	bool host_access;  /* an MSR is accessed by ioctl, not by the guest */
+	bool recheck;	   /* events wait for the end of an instruction in flight */
+	bool enforce_pv;   /* KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
+	bool triple_fault; /* an event of KVM_SET_VCPU_EVENTS: the next KVM_RUN is a shutdown */
 
 	/* Written by other threads. */
 	bool sleeping;	  /* in futex wait: a kick must wake, see sleep.c */
@@ -131,6 +147,9 @@ static inline unsigned vm_vcpus(const struct vm *vm)
 }
 
 /* vcpu.c */
+void vcpu_skip_instruction(struct vcpu *v); /* the one at RIP is complete */
+void vcpu_queue_exception(
+	struct vcpu *v); /* cpu->exc, to be delivered before the next instruction */
 int vcpu_create(struct vm *vm, u32 id, struct vcpu **out, int *fd);
 void vcpu_destroy(struct vcpu *v);
 void vcpu_release(void *vcpu);		 /* its last descriptor was closed */
@@ -160,6 +179,17 @@ bool vcpu_irq_window_open(const struct vcpu *v);
 /* exit.c */
 long vcpu_exit(struct vcpu *v); /* cpu->exit to kvm_run: 0 to user space, 1 continue */
 void vcpu_exit_complete(struct vcpu *v);
+
+/* x86/msr_filter.c */
+void msr_filter_free(struct msr_filter *f);
+bool vcpu_msr_allowed(void *vcpu, u32 index, bool is_write);
+bool vcpu_msr_ask(void *vcpu, u32 index, u64 value, bool is_write, enum x86_msr_why why);
+void vcpu_msr_complete(struct vcpu *v); /* user space has answered */
+void vm_msr_exits_changed(struct vm *vm);
+
+/* x86/vmcaps.c */
+long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e);
+void vcpu_choices(struct vcpu *v); /* follow what was chosen for the VM */
 
 /* platform.c */
 extern const struct x86_platform vcpu_platform;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/kvm_para.h>
 #include <asm/kvm_para.h>
+#include <sched.h>
 #include <stdio.h>
 
 #include "cpu/x86/cpuid.h"
@@ -257,7 +258,7 @@ static u64 send_ipi(struct vcpu *v, const u64 bitmap[2], u64 min, u64 icr)
 	return count;
 }
 
-static int platform_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
+static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
 {
 	struct vcpu *v = owner;
 
@@ -271,8 +272,11 @@ static int platform_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result
 		*result = 0;
 	} else if (nr == KVM_HC_SEND_IPI && pv_offered(v, KVM_FEATURE_PV_SEND_IPI)) {
 		*result = send_ipi(v, arg, arg[2], arg[3]);
+	} else if (nr == KVM_HC_SCHED_YIELD && pv_has(v, KVM_FEATURE_PV_SCHED_YIELD)) {
+		sched_yield(); /* whoever should run instead is a thread too */
+		*result = 0;
 	}
-	return 0;
+	return X86_OK;
 }
 
 static void platform_log(void *owner, const char *what, u64 a, u64 b)
@@ -298,6 +302,8 @@ const struct x86_platform vcpu_platform = {
 	.io = platform_io,
 	.rdmsr = platform_rdmsr,
 	.wrmsr = platform_wrmsr,
+	.msr_allowed = vcpu_msr_allowed,
+	.msr_ask = vcpu_msr_ask,
 	.get_tpr = platform_get_tpr,
 	.set_tpr = platform_set_tpr,
 	.hypercall = platform_hypercall,

@@ -100,6 +100,11 @@ static void clock_refresh(struct vcpu *v)
 	vcpu_clock_write(v);
 }
 
+static enum x86_status inject(void *vcpu)
+{
+	return vcpu_inject(vcpu);
+}
+
 static long run_loop(struct vcpu *v)
 {
 	long r = 1;
@@ -115,7 +120,12 @@ static long run_loop(struct vcpu *v)
 				return interrupted_exit(v);
 			continue;
 		}
-		if (vcpu_inject(v) != X86_OK) {
+		if (unlikely(v->triple_fault)) {
+			v->triple_fault = false;
+			v->run->exit_reason = KVM_EXIT_SHUTDOWN;
+			return 0;
+		}
+		if (engine_guarded(v->engine, inject, v) != X86_OK) {
 			r = vcpu_exit(v);
 			continue;
 		}

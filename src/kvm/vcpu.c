@@ -53,7 +53,9 @@ static void vcpu_power_on(struct vcpu *v)
 	cpu->xcr0_host = vm->sys->host.xcr0;
 	cpu->tsc_khz = vm->tsc_khz;
 	cpu->tsc_offset = vm->tsc_offset;
+	cpu->hypercall_modrm = cpu->intel ? 0xc1 : 0xd9;
 	x86_reset(cpu, false);
+	vcpu_choices(v);
 	mce_init(v);
 	v->apic_base = APIC_BASE_DEFAULT | APIC_BASE_ENABLE | (vcpu_is_bsp(v) ? APIC_BASE_BSP : 0);
 	v->mp_state =
@@ -128,6 +130,23 @@ void vcpu_replay_drop(struct vcpu *v)
 {
 	x86_replay_forget(v->cpu);
 	v->exit_due = false;
+}
+
+/* TF is the engine's: it knows that the instruction was stepped. */
+void vcpu_skip_instruction(struct vcpu *v)
+{
+	struct x86_cpu *cpu = v->cpu;
+
+	cpu->rip = cpu->next_rip;
+	cpu->f.rf = 0;
+	x86_shadow_end(cpu);
+	x86_mode_update(cpu);
+}
+
+void vcpu_queue_exception(struct vcpu *v)
+{
+	v->cpu->event.exception = true;
+	v->cpu->event.vector = v->cpu->exc.vector;
 }
 
 long vcpu_run_call(struct call *c)

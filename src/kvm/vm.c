@@ -54,6 +54,8 @@ static void vm_destroy(struct vm *vm)
 		engine_destroy(vm->engine);
 	if (vm->mem)
 		mem_destroy(vm->mem);
+	msr_filter_free(vm->msr_filter);
+	pthread_rwlock_destroy(&vm->msr_lock);
 	pthread_mutex_destroy(&vm->clock_lock);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm);
@@ -68,6 +70,7 @@ struct vm *vm_create(const struct system *sys, int *err)
 		return NULL;
 	vm->refs = 1;
 	vm->sys = sys;
+	pthread_rwlock_init(&vm->msr_lock, NULL);
 	pthread_mutex_init(&vm->clock_lock, NULL);
 	pthread_mutex_init(&vm->lock, NULL);
 	vm->mem = mem_create(&vm_mem_ops, vm);
@@ -219,23 +222,26 @@ static long set_max_vcpu_ids(struct vm *vm, u64 n)
 
 #define X2APIC_API_FLAGS (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
 
-/* Both capabilities only add; they hold for interrupt controllers made later too. */
+/* They hold for interrupt controllers made later too. X2APIC_API only adds. */
 static long set_irq_options(struct vm *vm, bool quirks, u64 flags)
 {
 	struct irq_options *o = &vm->irq_options;
 
-	if (flags & ~(u64)(quirks ? VM_QUIRKS : X2APIC_API_FLAGS))
+	if (!quirks && flags & ~(u64)X2APIC_API_FLAGS)
 		return -EINVAL;
 	pthread_mutex_lock(&vm->lock);
 	if (quirks) {
-		o->no_lint0 |= !!(flags & KVM_X86_QUIRK_LINT0_REENABLED);
-		o->no_mmio_hole |= !!(flags & KVM_X86_QUIRK_LAPIC_MMIO_HOLE);
+		vm->quirks_off = flags;
+		o->no_lint0 = !!(flags & KVM_X86_QUIRK_LINT0_REENABLED);
+		o->no_mmio_hole = !!(flags & KVM_X86_QUIRK_LAPIC_MMIO_HOLE);
 	} else {
 		o->ids32 |= !!(flags & KVM_X2APIC_API_USE_32BIT_IDS);
 		o->no_broadcast |= !!(flags & KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
 	}
 	if (vm->irqchip)
 		irqchip_options(vm->irqchip, o);
+	for (unsigned i = 0; i < vm->nvcpus; i++)
+		vcpu_choices(vm->vcpu[i]);
 	pthread_mutex_unlock(&vm->lock);
 	return 0;
 }
@@ -255,10 +261,14 @@ long vm_enable_cap(struct call *c)
 	case KVM_CAP_X2APIC_API:
 		return set_irq_options(c->vm, false, e->args[0]);
 	case KVM_CAP_DISABLE_QUIRKS2:
+		if (e->args[0] & ~(u64)VM_QUIRKS)
+			return -EINVAL;
+		return set_irq_options(c->vm, true, e->args[0]);
+	case KVM_CAP_DISABLE_QUIRKS:
 		return set_irq_options(c->vm, true, e->args[0]);
 	case KVM_CAP_MAX_VCPU_ID:
 		return set_max_vcpu_ids(c->vm, e->args[0]);
 	default:
-		return -EINVAL;
+		return vm_enable_x86_cap(c->vm, e);
 	}
 }

@@ -56,6 +56,28 @@ struct slot *mem_slot_find(const struct mem *m, unsigned space, gfn_t gfn, struc
 	return s;
 }
 
+/* A slot that comes or goes meanwhile may be missed or seen: both are what a moment earlier or later would say. */
+static bool space_has_hva(const struct slot_space *sp, const u8 *hva)
+{
+	u32 n = __atomic_load_n(&sp->n, __ATOMIC_ACQUIRE);
+
+	for (u32 i = 0; i < n; i++) {
+		const struct slot *s = __atomic_load_n(&sp->list[i], __ATOMIC_RELAXED);
+
+		if (s && (u64)(hva - s->hva) < s->npages << PAGE_SHIFT)
+			return true;
+	}
+	return false;
+}
+
+bool mem_has_hva(const struct mem *m, const void *hva)
+{
+	for (unsigned i = 0; i < MEM_SPACES; i++)
+		if (space_has_hva(&m->space[i], hva))
+			return true;
+	return false;
+}
+
 bool slot_is_readonly(const struct slot *s)
 {
 	return s->flags & KVM_MEM_READONLY;

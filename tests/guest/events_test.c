@@ -124,13 +124,16 @@ static void ss_shadows(void)
 	}
 }
 
-/* HLT and the LAPIC timer: one-shot, periodic, TSC deadline. */
+/*
+ * HLT and the LAPIC timer: one-shot, periodic, TSC deadline. The EOI is not the handler's, so interrupts are
+ * off from HLT on: one that came between EOI and HLT would leave the guest asleep with its vector in service.
+ */
 GUEST(oneshot, 32,
       APIC_ON "movl $0xb, 0xfee003e0; movl $0x91, 0xfee00320; movl $20000000, 0xfee00380; sti; "
 	      "hlt; inc %eax; jmp .");
 GUEST(periodic, 32,
       APIC_ON "movl $0xb, 0xfee003e0; movl $0x20091, 0xfee00320; movl $2000000, 0xfee00380\n"
-	      "sti\n 1: hlt; inc %eax; movl $0, 0xfee000b0; jmp 1b");
+	      "1: sti; hlt; cli; inc %eax; movl $0, 0xfee000b0; jmp 1b");
 GUEST(deadline, 32,
       APIC_ON "movl $0x40091, 0xfee00320; rdtsc; add $20000000, %eax; adc $0, %edx; mov $0x6e0, "
 	      "%ecx; wrmsr\n"
@@ -206,7 +209,7 @@ GUEST(pit, 32,
       "mov $1, %al; out %al, $0x21; mov $0xfe, %al; out %al, $0x21\n"
       "mov $0x34, %al; out %al, $0x43; mov $0xa9, %al; out %al, $0x40; mov $4, %al; out %al, "
       "$0x40\n"
-      "sti\n 1: hlt; mov $0x20, %al; out %al, $0x20; jmp 1b");
+      "1: sti; hlt; cli; mov $0x20, %al; out %al, $0x20; jmp 1b");
 
 static void pit_wakes(void)
 {

@@ -452,13 +452,18 @@ static void ipi(void)
 	wakeups(ping_pong, ping_pong_end, 2);
 }
 
-VM_TESTS({ "locked instructions, aligned", locked_aligned, 20, false },
-	 { "locked instructions across a cache line", locked_line, 20, false },
-	 { "locked instructions across a page", locked_page, 60, false },
-	 { "code changed by another vCPU, serialized", code_serialized, 60, false },
-	 { "code changed by another vCPU", code_plain, 60, true },
-	 { "TLB shootdown", shootdown, 60, false },
-	 { "memory slots change under running vCPUs", slots, 60, false },
-	 { "timers wake a halted vCPU", timer_one, 120, false },
-	 { "timers wake halted vCPUs", timer_all, 120, false },
-	 { "IPIs wake halted vCPUs", ipi, 120, false });
+VM_TESTS({ .name = "locked instructions, aligned", .run = locked_aligned, .seconds = 20 },
+	 { .name = "locked instructions across a cache line", .run = locked_line, .seconds = 20 },
+	 { .name = "locked instructions across a page", .run = locked_page, .seconds = 60 },
+	 { .name = "code changed by another vCPU, serialized",
+	   .run = code_serialized,
+	   .seconds = 60 },
+	 { .name = "code changed by another vCPU",
+	   .run = code_plain,
+	   .seconds = 60,
+	   .library_only = true },
+	 { .name = "TLB shootdown", .run = shootdown, .seconds = 60 },
+	 { .name = "memory slots change under running vCPUs", .run = slots, .seconds = 60 },
+	 { .name = "timers wake a halted vCPU", .run = timer_one, .seconds = 120 },
+	 { .name = "timers wake halted vCPUs", .run = timer_all, .seconds = 120 },
+	 { .name = "IPIs wake halted vCPUs", .run = ipi, .seconds = 120 });

@@ -182,7 +182,6 @@ struct vm_test {
 	void (*run)(void);
 	unsigned seconds; /* 0: 20 */
 	bool library_only;
-	const char *todo; /* a known defect: it may fail */
 };
 extern const struct vm_test vm_tests[];
 extern const unsigned vm_ntests;

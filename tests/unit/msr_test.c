@@ -30,14 +30,17 @@ static int platform_wrmsr(void *owner, u32 index, u64 value)
 	return index == 0x11 || index == 0x1b ? 0 : 1;
 }
 
-static int platform_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
+static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
 {
-	(void)owner;
+	if (((struct x86_cpu *)owner)->cpl) {
+		*result = ~0ull;
+		return X86_OK;
+	}
 	seen.calls++;
 	seen.nr = nr;
 	memcpy(seen.arg, arg, sizeof(seen.arg));
 	*result = ~0ull - 1;
-	return nr == 12;
+	return nr == 12 ? X86_EXIT : X86_OK;
 }
 
 static void platform_log(void *owner, const char *what, u64 a, u64 b)
@@ -71,6 +74,7 @@ static int setup(void **state)
 	x86_msr_reset(g->cpu);
 	guest_long(g, 0);
 	g->cpu->platform = &platform;
+	g->cpu->owner = g->cpu;
 	return 0;
 }
 

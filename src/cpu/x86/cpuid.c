@@ -117,7 +117,7 @@ static u32 xsave_size(const struct x86_cpu *cpu, u64 xcr0, bool compact)
 }
 
 /* Bits that follow the state of the vCPU. */
-static void run_dynamic(struct x86_cpu *cpu, u32 function, u32 index, u32 out[4])
+static void run_dynamic(const struct x86_cpu *cpu, u32 function, u32 index, u32 out[4])
 {
 	switch (function) {
 	case 1:
@@ -126,6 +126,8 @@ static void run_dynamic(struct x86_cpu *cpu, u32 function, u32 index, u32 out[4]
 			out[ECX] |= BIT(27);
 		if (cpu->apic_off)
 			out[EDX] &= ~BIT(9);
+		if (cpu->mwait_by_msr)
+			out[ECX] = (out[ECX] & ~BIT(3)) | (cpu->misc_enable >> 18 & 1) << 3;
 		break;
 	case 7:
 		if (index == 0)
@@ -138,6 +140,17 @@ static void run_dynamic(struct x86_cpu *cpu, u32 function, u32 index, u32 out[4]
 			out[EBX] = xsave_size(cpu, cpu->xcr0 | cpu->xss, true);
 		break;
 	}
+}
+
+void x86_cpuid_now(const struct x86_cpu *cpu, struct x86_cpuid_entry *e)
+{
+	u32 out[4] = { e->eax, e->ebx, e->ecx, e->edx };
+
+	run_dynamic(cpu, e->function, e->index, out);
+	e->eax = out[EAX];
+	e->ebx = out[EBX];
+	e->ecx = out[ECX];
+	e->edx = out[EDX];
 }
 
 void x86_cpuid_run(struct x86_cpu *cpu, u32 function, u32 index, u32 out[4])

@@ -25,6 +25,9 @@ const struct x86_cpuid_entry *x86_cpuid_find(const struct x86_cpu *cpu, u32 func
 /* Whether a feature bit is set in the guest's CPUID; @reg 0-3 = EAX EBX ECX EDX. */
 bool x86_cpuid_has(const struct x86_cpu *cpu, u32 function, u32 index, unsigned reg, unsigned bit);
 
+/* What @e shows now: the bits that follow the state of the vCPU are put in. */
+void x86_cpuid_now(const struct x86_cpu *cpu, struct x86_cpuid_entry *e);
+
 /* Run CPUID: dynamic bits (OSXSAVE, APIC enable, XSAVE sizes) included. The APIC ID is what was set. */
 void x86_cpuid_run(struct x86_cpu *cpu, u32 function, u32 index, u32 out[4]);
 

@@ -76,11 +76,53 @@ enum x86_status x86_op_out(struct x86_cpu *cpu, const struct x86_insn *insn)
 	return st == X86_OK ? x86_io(cpu, port, &v, size, true) : st;
 }
 
-/* One element at @ea; registers are the caller's. */
-typedef enum x86_status io_element_fn(struct x86_cpu *cpu, const struct x86_insn *insn, u64 ea);
+/* One element at @ea, of @left; registers are the caller's. */
+typedef enum x86_status io_element_fn(struct x86_cpu *cpu, const struct x86_insn *insn, u64 ea,
+				      u64 left);
+
+static bool ahead_has(const struct x86_cpu *cpu)
+{
+	return cpu->ahead.at < cpu->ahead.end;
+}
+
+static void ahead_forget(struct x86_cpu *cpu)
+{
+	cpu->ahead.at = cpu->ahead.end = 0;
+}
+
+/* How many elements user space may be asked for at once: upwards and inside the page, as KVM. */
+static u32 ins_batch(const struct x86_cpu *cpu, gva_t lin, unsigned size, u64 left)
+{
+	u64 n = (PAGE_SIZE - (lin & ~PAGE_MASK)) / size;
+
+	if (cpu->f.df || cpu->mode & MODE_STEP)
+		return 1;
+	n = n > X86_AHEAD_MAX / size ? X86_AHEAD_MAX / size : n;
+	n = n > left ? left : n;
+	return n ? n : 1;
+}
+
+static enum x86_status ins_ask(struct x86_cpu *cpu, gva_t lin, u32 *v, unsigned size, u64 left)
+{
+	enum x86_status st;
+
+	if (ahead_has(cpu) && !cpu->replay.n) {
+		for (unsigned i = 0; i < size; i++)
+			((u8 *)v)[i] = cpu->ahead.data[cpu->ahead.at + i];
+		cpu->ahead.at += size;
+		return X86_OK;
+	}
+	st = x86_io(cpu, x86_gpr_sized(cpu, RDX, 2), v, size, false);
+	if (st == X86_EXIT && cpu->exit.reason == X86_EXIT_IO) {
+		ahead_forget(cpu);
+		cpu->exit.count = ins_batch(cpu, lin, size, left);
+	}
+	return st;
+}
 
 /* The destination is checked before the device is asked: what was read must not be lost. */
-static enum x86_status ins_element(struct x86_cpu *cpu, const struct x86_insn *insn, u64 ea)
+static enum x86_status ins_element(struct x86_cpu *cpu, const struct x86_insn *insn, u64 ea,
+				   u64 left)
 {
 	unsigned size = io_size(insn);
 	enum x86_status st;
@@ -91,18 +133,20 @@ static enum x86_status ins_element(struct x86_cpu *cpu, const struct x86_insn *i
 	if (st == X86_OK)
 		st = x86_probe(cpu, lin, size, ACC_WRITE);
 	if (st == X86_OK)
-		st = x86_io(cpu, x86_gpr_sized(cpu, RDX, 2), &v, size, false);
+		st = ins_ask(cpu, lin, &v, size, left);
 	if (st == X86_OK)
 		st = x86_write(cpu, lin, &v, size, ACC_WRITE);
 	return st;
 }
 
-static enum x86_status outs_element(struct x86_cpu *cpu, const struct x86_insn *insn, u64 ea)
+static enum x86_status outs_element(struct x86_cpu *cpu, const struct x86_insn *insn, u64 ea,
+				    u64 left)
 {
 	unsigned seg = insn->seg_override ? insn->seg : SEG_DS, size = io_size(insn);
 	enum x86_status st;
 	u32 v = 0;
 
+	(void)left;
 	st = x86_read_seg(cpu, seg, ea, &v, size);
 	return st == X86_OK ? x86_io(cpu, x86_gpr_sized(cpu, RDX, 2), &v, size, true) : st;
 }
@@ -121,7 +165,7 @@ static enum x86_status io_string(struct x86_cpu *cpu, const struct x86_insn *ins
 	while (st == X86_OK && left) {
 		bool replayed;
 
-		st = element(cpu, insn, x86_gpr_sized(cpu, reg, insn->adsize));
+		st = element(cpu, insn, x86_gpr_sized(cpu, reg, insn->adsize), left);
 		if (st != X86_OK)
 			break;
 		x86_gpr_write(cpu, reg, x86_gpr(cpu, reg) + (cpu->f.df ? -size : size),
@@ -131,7 +175,7 @@ static enum x86_status io_string(struct x86_cpu *cpu, const struct x86_insn *ins
 		x86_gpr_write(cpu, RCX, --left, insn->adsize);
 		replayed = cpu->replay.n;
 		x86_replay_forget(cpu);
-		if (left && (replayed || cpu->kick || !--budget)) {
+		if (left && !ahead_has(cpu) && (replayed || cpu->kick || !--budget)) {
 			cpu->next_rip = cpu->rip;
 			break;
 		}
@@ -141,7 +185,12 @@ static enum x86_status io_string(struct x86_cpu *cpu, const struct x86_insn *ins
 
 enum x86_status x86_op_ins(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
-	return io_string(cpu, insn, RDI, ins_element);
+	enum x86_status st = io_string(cpu, insn, RDI, ins_element);
+
+	/* User space may have changed RCX, and another vCPU the page tables: what is left over is lost. */
+	if (st == X86_OK || st == X86_FAULT)
+		ahead_forget(cpu);
+	return st;
 }
 
 enum x86_status x86_op_outs(struct x86_cpu *cpu, const struct x86_insn *insn)

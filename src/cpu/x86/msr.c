@@ -9,7 +9,19 @@
 #include "cpu/x86/ops.h"
 
 enum { EAX, EBX, ECX, EDX };
-enum who { ANY, INTEL, AMD, SPEC_CTRL, IBPB, ARCH_CAP, FLUSH_L1D, MCG_CTL, XSAVES, VIRT_SSBD };
+enum who {
+	ANY,
+	INTEL,
+	AMD,
+	SPEC_CTRL,
+	IBPB,
+	ARCH_CAP,
+	FLUSH_L1D,
+	MCG_CTL,
+	XSAVES,
+	VIRT_SSBD,
+	PLATFORM
+};
 enum { UNSAVED, SAVED };
 
 /*
@@ -121,6 +133,18 @@ static enum x86_status read_mc_bank(struct x86_cpu *cpu, const struct msr *m, u3
 	if ((index - m->first) / 4 >= (cpu->mcg_cap & 0xff))
 		return read_none(cpu, m, index, v);
 	return read_field(cpu, m, index, v);
+}
+
+/* Signalling of corrected errors: a bank's own register, with MCG_CAP.CMCI_P. */
+static bool mc_ctl2_is_there(const struct x86_cpu *cpu, const struct msr *m, u32 index)
+{
+	return cpu->mcg_cap & BIT(10) && index - m->first < (cpu->mcg_cap & 0xff);
+}
+
+static enum x86_status read_mc_ctl2(struct x86_cpu *cpu, const struct msr *m, u32 index, u64 *v)
+{
+	return mc_ctl2_is_there(cpu, m, index) ? read_field(cpu, m, index, v)
+					       : read_none(cpu, m, index, v);
 }
 
 static enum x86_status write_field(struct x86_cpu *cpu, const struct msr *m, u32 index, u64 v,
@@ -309,6 +333,12 @@ static enum x86_status write_mc_bank(struct x86_cpu *cpu, const struct msr *m, u
 	return write_field(cpu, m, index, v, host);
 }
 
+static enum x86_status write_mc_ctl2(struct x86_cpu *cpu, const struct msr *m, u32 index, u64 v,
+				     bool host)
+{
+	return mc_ctl2_is_there(cpu, m, index) ? write_field(cpu, m, index, v, host) : X86_FAULT;
+}
+
 /* PAT, MTRR: memory types. */
 static bool type_is_valid(u8 type, bool pat)
 {
@@ -434,6 +464,8 @@ static bool msr_is_there(const struct x86_cpu *cpu, const struct msr *m)
 		return x86_cpuid_has(cpu, 0xd, 1, EAX, 3);
 	case VIRT_SSBD:
 		return x86_cpuid_has(cpu, 0x80000008, 0, EBX, 25);
+	case PLATFORM:
+		return !cpu->no_platform_info;
 	}
 	return false;
 }
@@ -461,33 +493,61 @@ static enum x86_status msr_unknown(struct x86_cpu *cpu, u32 index, u64 *v, bool 
 	return X86_FAULT;
 }
 
-enum x86_status x86_msr_read(struct x86_cpu *cpu, u32 index, u64 *value, bool host)
+/* One access. X86_FAULT: *why says why; the exception, if any, is the caller's to raise. */
+static enum x86_status msr_access(struct x86_cpu *cpu, u32 index, u64 *v, bool is_write, bool host,
+				  enum x86_msr_why *why)
 {
 	const struct msr *m = msr_find(index);
+
+	*why = X86_MSR_INVALID;
+	if (!m) {
+		*why = X86_MSR_UNKNOWN;
+		return msr_unknown(cpu, index, v, is_write, host);
+	}
+	if (!host && !msr_is_there(cpu, m)) {
+		if (m->who == INTEL || m->who == AMD)
+			*why = X86_MSR_UNKNOWN;
+		return X86_FAULT;
+	}
+	if (m->read == read_platform && !cpu->platform)
+		*why = X86_MSR_UNKNOWN;
+	return is_write ? m->write(cpu, m, index, *v, host) : m->read(cpu, m, index, v);
+}
+
+enum x86_status x86_msr_read(struct x86_cpu *cpu, u32 index, u64 *value, bool host)
+{
+	enum x86_msr_why why;
 	enum x86_status st;
 
 	*value = 0;
-	if (!m)
-		st = msr_unknown(cpu, index, value, false, host);
-	else if (!host && !msr_is_there(cpu, m))
-		st = X86_FAULT;
-	else
-		st = m->read(cpu, m, index, value);
+	st = msr_access(cpu, index, value, false, host, &why);
 	return st == X86_FAULT && !host ? x86_raise_gp(cpu, 0) : st;
 }
 
 enum x86_status x86_msr_write(struct x86_cpu *cpu, u32 index, u64 value, bool host)
 {
-	const struct msr *m = msr_find(index);
-	enum x86_status st;
+	enum x86_msr_why why;
+	enum x86_status st = msr_access(cpu, index, &value, true, host, &why);
 
-	if (!m)
-		st = msr_unknown(cpu, index, &value, true, host);
-	else if (!host && !msr_is_there(cpu, m))
-		st = X86_FAULT;
-	else
-		st = m->write(cpu, m, index, value, host);
 	return st == X86_FAULT && !host ? x86_raise_gp(cpu, 0) : st;
+}
+
+/* RDMSR and WRMSR, when user space filters accesses or wants to answer those that fail. */
+static enum x86_status msr_watched(struct x86_cpu *cpu, u32 index, u64 *v, bool is_write)
+{
+	const struct x86_platform *p = cpu->platform;
+	enum x86_msr_why why = X86_MSR_FILTERED;
+	enum x86_status st = X86_FAULT;
+
+	if (!cpu->full)
+		return X86_FULL;
+	if (p->msr_allowed(cpu->owner, index, is_write))
+		st = msr_access(cpu, index, v, is_write, false, &why);
+	if (st != X86_FAULT)
+		return st;
+	if (p->msr_ask(cpu->owner, index, is_write ? *v : 0, is_write, why))
+		return X86_EXIT;
+	return x86_raise_gp(cpu, 0);
 }
 
 unsigned x86_msr_list(u32 *out, unsigned max)
@@ -533,7 +593,10 @@ enum x86_status x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 	(void)insn;
 	if (cpu->cpl > 0)
 		return x86_raise_gp(cpu, 0);
-	st = x86_msr_read(cpu, x86_gpr_sized(cpu, RCX, 4), &v, false);
+	if (unlikely(cpu->msr_exits))
+		st = msr_watched(cpu, x86_gpr_sized(cpu, RCX, 4), &v, false);
+	else
+		st = x86_msr_read(cpu, x86_gpr_sized(cpu, RCX, 4), &v, false);
 	if (st)
 		return st;
 	x86_edx_eax_set(cpu, v);
@@ -542,8 +605,12 @@ enum x86_status x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 enum x86_status x86_op_wrmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
+	u64 v = x86_edx_eax(cpu);
+
 	(void)insn;
 	if (cpu->cpl > 0)
 		return x86_raise_gp(cpu, 0);
-	return x86_msr_write(cpu, x86_gpr_sized(cpu, RCX, 4), x86_edx_eax(cpu), false);
+	if (unlikely(cpu->msr_exits))
+		return msr_watched(cpu, x86_gpr_sized(cpu, RCX, 4), &v, true);
+	return x86_msr_write(cpu, x86_gpr_sized(cpu, RCX, 4), v, false);
 }

@@ -176,6 +176,7 @@ enum x86_exit_reason {
 	X86_EXIT_WRMSR,
 	X86_EXIT_DEBUG,
 	X86_EXIT_INTERNAL, /* emulation failure: suberror in .error */
+	X86_EXIT_MEMORY,   /* the process has no such access to a slot's memory */
 	X86_EXIT_FETCH,	   /* instruction fetch from where there is no memory: .gpa */
 };
 
@@ -189,6 +190,16 @@ struct x86_exit {
 	u32 error;
 	gpa_t gpa;
 	u8 data[8];
+};
+
+/*
+ * REP INS asks user space for many elements at a time: what lies behind the first one waits here.
+ * Only within one run of the instruction: nothing else runs before it is used up.
+ */
+#define X86_AHEAD_MAX 1024
+struct x86_ahead {
+	u16 at, end; /* bytes of data */
+	u8 data[X86_AHEAD_MAX];
 };
 
 /*
@@ -234,6 +245,9 @@ struct x86_cpuid_entry { /* layout of struct kvm_cpuid_entry2 */
 
 struct x86_cpu;
 
+/* Why an MSR access of the guest did not succeed. */
+enum x86_msr_why { X86_MSR_FILTERED, X86_MSR_UNKNOWN, X86_MSR_INVALID };
+
 /* Platform calls, full context only; handed down at creation by the KVM floor. */
 struct x86_platform {
 	/* Device access: 0 done, 1 nobody in this process (user space is to be asked). */
@@ -242,11 +256,17 @@ struct x86_platform {
 	/* MSRs that belong to a device or to the hypervisor: 0 done, 1 not mine, -1 #GP. */
 	int (*rdmsr)(void *owner, u32 index, u64 *value);
 	int (*wrmsr)(void *owner, u32 index, u64 value);
+	/*
+	 * Only while cpu->msr_exits is set. Whether the guest may access the register; and after a failure, whether
+	 * user space decides: then an exit is due, which completes the instruction.
+	 */
+	bool (*msr_allowed)(void *owner, u32 index, bool is_write);
+	bool (*msr_ask)(void *owner, u32 index, u64 value, bool is_write, enum x86_msr_why why);
 	/* CR8: task priority. */
 	u64 (*get_tpr)(void *owner);
 	void (*set_tpr)(void *owner, u64 tpr);
-	/* VMCALL/VMMCALL: result for RAX; returns 0 done, 1 exit to user space is in cpu->exit. */
-	int (*hypercall)(void *owner, u64 nr, const u64 arg[4], u64 *result);
+	/* VMCALL/VMMCALL at any privilege. X86_OK: *result for RAX; X86_EXIT; X86_FAULT: the exception is raised. */
+	enum x86_status (*hypercall)(void *owner, u64 nr, const u64 arg[4], u64 *result);
 	/* One line in the log, rate limited. */
 	void (*log)(void *owner, const char *what, u64 a, u64 b);
 };
@@ -284,15 +304,25 @@ struct x86_cpu {
 	u64 pat, tsc_aux, tsc_offset, tsc_adjust, misc_enable, spec_ctrl, arch_capabilities;
 	u64 mtrr_def, mtrr_fixed[11], mtrr_var[16];
 	u64 mcg_cap, mcg_status, mcg_ctl, mc_bank[4 * 32];
-	u64 smi_count, platform_info, debugctl, ucode_rev, syscfg, hwcr, xss;
+	u64 mc_ctl2[32];
+	u64 smi_count, platform_info, debugctl, ucode_rev, syscfg, hwcr, xss, power_ctl;
 	u64 misc_features; /* MISC_FEATURES_ENABLES: bit 0 CPUID faulting */
 	u64 xcr0_host; /* components that the engine saves (struct x86_host .xcr0); 0: what the host enables */
 	bool apic_off; /* IA32_APIC_BASE enable bit is clear: CPUID hides the APIC */
 	u32 tsc_khz;
 
+	/* Choices of the hypervisor. */
+	bool msr_exits;	       /* RDMSR and WRMSR ask the platform */
+	bool no_platform_info; /* the guest may not read MSR_PLATFORM_INFO */
+	bool mwait_no_fault;   /* MONITOR and MWAIT do nothing also where CPUID hides them */
+	bool mwait_by_msr;     /* CPUID shows MWAIT as MISC_ENABLE says */
+	u8 hypercall_modrm;    /* the native one of VMCALL and VMMCALL; 0: both are */
+	bool hypercall_fix;    /* the other one is rewritten by the first that runs it; else #UD */
+
 	struct x86_exception exc;
 	struct x86_exit exit;
 	struct x86_replay replay;
+	struct x86_ahead ahead;
 	struct x86_flush flush;
 
 	/* Event being delivered when a fault or exit cut it off (KVM_GET_VCPU_EVENTS "injected"). */

@@ -101,6 +101,7 @@ static void make_enter(struct emit *e, struct stubs *s, const struct x86_host *h
 	emit32(e, GS(mxcsr_host));
 	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 7 << 3 | RDI }, 2); /* fnstcw */
 	emit32(e, GS(fcw_host));
+	emit_store_gs(e, RSP, GS(host_rsp));
 	emit_xop(e, host, false);
 	emit_mov(e, T1, RSI);
 	emit_reload(e, ARRAY_SIZE(held));

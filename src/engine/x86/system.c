@@ -159,17 +159,18 @@ static bool emit_pushf(struct tr *t, unsigned i)
 	if (t->flags == FLAGS_HOST)
 		emit_flags_save(e, T0, GS_AFLAGS);
 	t->flags = FLAGS_SAVED;
-	tr_stack_push_address(t, i);
-	emit_store_gs(e, RAX, GS(target));
-	emit_load_gs(e, RAX, GS(rare_flags));
+	emit_load_gs(e, T1, GS(rare_flags));
 	for (unsigned k = 0; k < ARRAY_SIZE(parts); k++) {
-		emit_movzx8_gs(e, T1, parts[k].at);
+		emit_movzx8_gs(e, T0, parts[k].at);
 		if (parts[k].shift)
-			emit_shift(e, false, SHIFT_SHL, T1, parts[k].shift);
-		emit_alu(e, ALU_OR, RAX, T1);
+			emit_shift(e, false, SHIFT_SHL, T0, parts[k].shift);
+		emit_alu(e, ALU_OR, T1, T0);
 	}
-	emit_op_base(e, true, 0x89, RAX, T0, 0);
-	emit_load_gs(e, RAX, GS(target));
+	/* No guest register is borrowed where memory is accessed: the host may refuse that. */
+	emit_store_gs(e, T1, GS(target));
+	tr_stack_push_address(t, i);
+	emit_load_gs(e, T1, GS(target));
+	emit_op_base(e, true, 0x89, T1, T0, 0);
 	emit_lea(e, HOST_RSP, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	return true;
 }

@@ -57,13 +57,17 @@ long cpuid_emulated(struct call *c)
 	return head.nent ? table_out(c, &head, NULL, 0) : -E2BIG;
 }
 
-/* A vCPU that has run keeps its CPUID; setting the same again is allowed. */
+/* A vCPU that has run keeps its CPUID; setting the same again is allowed, whatever follows its state. */
 static bool is_same(const struct x86_cpu *cpu, const struct x86_cpuid_entry *e, unsigned n)
 {
 	if (n != cpu->ncpuid)
 		return false;
 	for (unsigned i = 0; i < n; i++) {
-		if (memcmp(&e[i], &cpu->cpuid[i], offsetof(struct x86_cpuid_entry, padding)))
+		struct x86_cpuid_entry a = e[i], b = cpu->cpuid[i];
+
+		x86_cpuid_now(cpu, &a);
+		x86_cpuid_now(cpu, &b);
+		if (memcmp(&a, &b, offsetof(struct x86_cpuid_entry, padding)))
 			return false;
 	}
 	return true;
@@ -137,11 +141,21 @@ long cpuid_set_old(struct call *c)
 long cpuid_get(struct call *c)
 {
 	const struct x86_cpu *cpu = c->vcpu->cpu;
+	struct x86_cpuid_entry *now;
 	struct kvm_cpuid2 head;
+	long r;
 
 	if (user_read(&head, c->arg, sizeof(head)))
 		return -EFAULT;
 	if (head.nent < cpu->ncpuid)
 		return -E2BIG;
-	return table_out(c, &head, cpu->cpuid, cpu->ncpuid);
+	now = malloc(sizeof(cpu->cpuid));
+	if (!now)
+		return -ENOMEM;
+	memcpy(now, cpu->cpuid, cpu->ncpuid * sizeof(now[0]));
+	for (unsigned i = 0; i < cpu->ncpuid; i++)
+		x86_cpuid_now(cpu, &now[i]);
+	r = table_out(c, &head, now, cpu->ncpuid);
+	free(now);
+	return r;
 }

@@ -40,6 +40,10 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	e->nmi.masked = cpu->event.nmi_blocked;
 	e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 		    KVM_VCPUEVENT_VALID_SMM;
+	if (v->vm->triple_fault_event) {
+		e->flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+		e->triple_fault.pending = v->triple_fault;
+	}
 }
 
 static bool events_are_valid(const struct vcpu *v, const struct kvm_vcpu_events *e)
@@ -49,6 +53,8 @@ static bool events_are_valid(const struct vcpu *v, const struct kvm_vcpu_events 
 
 	if (v->vm->exception_payload)
 		known |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	if (v->vm->triple_fault_event)
+		known |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
 	if (e->flags & ~known)
 		return false;
 	if ((e->exception.injected ||
@@ -99,6 +105,8 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 	cpu->event.nmi_blocked = e->nmi.masked;
 	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR && v->lapic)
 		v->sipi_vector = e->sipi_vector;
+	if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
+		v->triple_fault = e->triple_fault.pending;
 	vcpu_state_changed(v);
 	return 0;
 }

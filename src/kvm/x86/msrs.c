@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* KVM_GET/SET_MSRS, the list of MSRs to save, feature MSRs, and machine check banks. */
+/* KVM_GET/SET_MSRS, the list of MSRs to save, and feature MSRs. */
 #include <errno.h>
 #include <linux/kvm_para.h>
 #include <asm/kvm_para.h>
@@ -19,12 +19,6 @@
 #define MSR_ARCH_CAPABILITIES 0x10a
 #define MSR_TSC_DEADLINE      0x6e0
 #define MSR_DE_CFG	      0xc0011029
-
-#define MCG_CTL_P     BIT_ULL(8)
-#define MCG_SER_P     BIT_ULL(24)
-#define MCG_CAP_OFFER (MCG_CTL_P | MCG_SER_P)
-#define MCG_CAP_COUNT 0xffull
-#define MCG_EXT_COUNT 0xff0000ull
 
 /* MSRs of the hypervisor and of the APIC, which the processor's own table does not know. */
 static const u32 platform_list[] = {
@@ -189,33 +183,4 @@ long msrs_get_features(struct call *c)
 	r = entries_run(c, cpu, entry_get_feature, true);
 	free(cpu);
 	return r;
-}
-
-void mce_init(struct vcpu *v)
-{
-	v->cpu->mcg_cap = VM_MCE_BANKS;
-}
-
-long mce_supported(struct call *c)
-{
-	*(u64 *)c->data = MCG_CAP_OFFER;
-	return 0;
-}
-
-long mce_setup(struct call *c)
-{
-	struct x86_cpu *cpu = c->vcpu->cpu;
-	u64 cap = *(u64 *)c->data;
-	unsigned banks = cap & MCG_CAP_COUNT;
-
-	if (!banks || banks > VM_MCE_BANKS)
-		return -EINVAL;
-	if (cap & ~(MCG_CAP_OFFER | MCG_CAP_COUNT | MCG_EXT_COUNT))
-		return -EINVAL;
-	cpu->mcg_cap = cap;
-	if (cap & MCG_CTL_P)
-		cpu->mcg_ctl = ~0ull;
-	for (unsigned i = 0; i < banks; i++)
-		cpu->mc_bank[i * 4] = ~0ull;
-	return 0;
 }

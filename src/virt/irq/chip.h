@@ -35,6 +35,7 @@ enum lapic_reg {
 	APIC_ESR = 0x280,
 	APIC_ICR = 0x300,
 	APIC_ICR2 = 0x310,
+	APIC_LVTCMCI = 0x2f0, /* with MCG_CAP.CMCI_P */
 	APIC_LVTT = 0x320,
 	APIC_LVTTHMR = 0x330,
 	APIC_LVTPC = 0x340,
@@ -106,7 +107,7 @@ struct lapic {
 	u8 nmi;	 /* NMIs that wait: 0-2 */
 	bool smi, init, sipi;
 	u8 sipi_vector;
-	bool is_bsp, allow_x2apic, allow_deadline;
+	bool is_bsp, allow_x2apic, allow_deadline, has_cmci;
 	u8 phys_bits;
 	unsigned index;
 	u32 id;	  /* of the vCPU: x2APIC ID, and xAPIC ID at reset */

@@ -114,6 +114,10 @@ void lapic_deadline_set(struct lapic *l, u64 value);
 bool lapic_pending(struct lapic *l);
 int lapic_ack(struct lapic *l);
 
+/* Corrected machine checks: whether their LVT entry is there, and its event. */
+void lapic_cmci_offer(struct lapic *l, bool on);
+void lapic_cmci(struct lapic *l);
+
 /* KVM_NMI and KVM_SMI. */
 void lapic_nmi(struct lapic *l);
 void lapic_smi(struct lapic *l);

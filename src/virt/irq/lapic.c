@@ -61,9 +61,33 @@ static void base_apply(struct lapic *l, u64 value)
 	lapic_refresh(l);
 }
 
+static void set_version(struct lapic *l)
+{
+	lapic_reg_set(l, APIC_LVR, VERSION_VALUE + (l->has_cmci ? 1u << 16 : 0));
+	if (l->has_cmci)
+		lapic_reg_set(l, APIC_LVTCMCI, APIC_LVT_MASKED);
+}
+
+void lapic_cmci_offer(struct lapic *l, bool on)
+{
+	chip_lock(l->chip);
+	if (l->has_cmci != on) {
+		l->has_cmci = on;
+		set_version(l);
+	}
+	chip_unlock(l->chip);
+}
+
+void lapic_cmci(struct lapic *l)
+{
+	chip_lock(l->chip);
+	lapic_local(l, APIC_LVTCMCI);
+	chip_unlock(l->chip);
+}
+
 static void reset_registers(struct lapic *l)
 {
-	lapic_reg_set(l, APIC_LVR, VERSION_VALUE);
+	set_version(l);
 	for (unsigned i = 0; i < LVT_COUNT; i++)
 		lapic_reg_set(l, APIC_LVTT + 0x10 * i, APIC_LVT_MASKED);
 	if (l->is_bsp && !l->chip->options.no_lint0)
@@ -212,7 +236,8 @@ int lapic_base_set_host(struct lapic *l, u64 value)
 
 static int reg_read(struct lapic *l, unsigned offset, u32 *value)
 {
-	u64 readable = lapic_is_x2apic(l) ? READABLE_X2APIC : READABLE_XAPIC;
+	u64 readable = (lapic_is_x2apic(l) ? READABLE_X2APIC : READABLE_XAPIC) |
+		       (l->has_cmci ? REG(APIC_LVTCMCI) : 0);
 
 	*value = 0;
 	if (offset >= APIC_REGS_SIZE || !(readable & REG(offset)))
@@ -235,11 +260,14 @@ static void write_spiv(struct lapic *l, u32 value)
 
 		lapic_reg_set(l, lvt, lapic_reg(l, lvt) | APIC_LVT_MASKED);
 	}
+	if (l->has_cmci)
+		lapic_reg_set(l, APIC_LVTCMCI, lapic_reg(l, APIC_LVTCMCI) | APIC_LVT_MASKED);
 }
 
 static void write_lvt(struct lapic *l, unsigned offset, u32 value)
 {
-	u32 bits = lvt_bits[(offset - APIC_LVTT) / 0x10];
+	u32 bits = offset == APIC_LVTCMCI ? LVT_BITS | APIC_LVT_MODE
+					  : lvt_bits[(offset - APIC_LVTT) / 0x10];
 
 	if (offset == APIC_LVTT)
 		bits |= l->allow_deadline ? APIC_LVT_TIMER : APIC_TIMER_PERIODIC;
@@ -311,6 +339,11 @@ static int reg_write(struct lapic *l, unsigned offset, u32 value)
 		break;
 	case APIC_ICR:
 		write_icr(l, value);
+		break;
+	case APIC_LVTCMCI:
+		if (!l->has_cmci)
+			return -1;
+		write_lvt(l, offset, value);
 		break;
 	case APIC_LVTT:
 	case APIC_LVTTHMR:

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* KVM_ENABLE_CAP of a VM: what concerns its processors. */
+#include <errno.h>
+
+#include "kvm/kvm.h"
+
+#define MSR_EXIT_REASONS                                                                           \
+	(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER)
+
+void vcpu_choices(struct vcpu *v)
+{
+	const struct vm *vm = v->vm;
+	struct x86_cpu *cpu = v->cpu;
+
+	cpu->msr_exits = vm->msr_filter || vm->msr_exit_mask;
+	cpu->no_platform_info = vm->no_platform_info;
+	cpu->mwait_no_fault = !(vm->quirks_off & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS);
+	cpu->mwait_by_msr = vm->quirks_off & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT;
+	cpu->hypercall_fix = !(vm->quirks_off & KVM_X86_QUIRK_FIX_HYPERCALL_INSN);
+}
+
+static long set_user_space_msr(struct vm *vm, u64 mask)
+{
+	if (mask & ~(u64)MSR_EXIT_REASONS)
+		return -EINVAL;
+	__atomic_store_n(&vm->msr_exit_mask, (u32)mask, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static long set_platform_info(struct vm *vm, u64 on)
+{
+	vm->no_platform_info = !on;
+	return 0;
+}
+
+static long set_emulation_failure(struct vm *vm, u64 on)
+{
+	if (on & ~1ull)
+		return -EINVAL;
+	vm->exit_on_emulation_failure = on;
+	return 0;
+}
+
+static long set_triple_fault(struct vm *vm, u64 on)
+{
+	vm->triple_fault_event = on;
+	return 0;
+}
+
+static const struct {
+	u32 cap;
+	long (*set)(struct vm *vm, u64 arg);
+} rows[] = {
+	{ KVM_CAP_X86_USER_SPACE_MSR, set_user_space_msr },
+	{ KVM_CAP_MSR_PLATFORM_INFO, set_platform_info },
+	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, set_emulation_failure },
+	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, set_triple_fault },
+};
+
+long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e)
+{
+	long r = -EINVAL;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (rows[i].cap != e->cap)
+			continue;
+		pthread_mutex_lock(&vm->lock);
+		r = rows[i].set(vm, e->args[0]);
+		for (unsigned k = 0; !r && k < vm->nvcpus; k++)
+			vcpu_choices(vm->vcpu[k]);
+		pthread_mutex_unlock(&vm->lock);
+	}
+	return r;
+}
