@@ -35,7 +35,7 @@ struct save_area {
 	u16 sel[8];			/* 0xe0: ES CS SS DS FS GS */
 	u32 mxcsr;			/* 0xf0 */
 	u32 running;			/* 0xf4 */
-	u64 has_fsgsbase;		/* 0xf8 */
+	u64 bases;			/* 0xf8: enum bases */
 	u64 out_gpr[16];		/* 0x100 */
 	u8 pad[0x1000 - 0x180];
 	u8 in[XSAVE_AREA];  /* 0x1000 */
@@ -47,9 +47,12 @@ struct save_area {
 _Static_assert(offsetof(struct save_area, mask) == 0xb8 &&
 		       offsetof(struct save_area, out_gpr) == 0x100 &&
 		       offsetof(struct save_area, mxcsr) == 0xf0 &&
-		       offsetof(struct save_area, has_fsgsbase) == 0xf8 &&
+		       offsetof(struct save_area, bases) == 0xf8 &&
 		       offsetof(struct save_area, out) == 0x2000,
 	       "known to the assembly");
+
+/* How the bases of FS and GS are changed and read; known to the assembly. */
+enum bases { BASES_PRCTL, BASES_INSN, BASES_LEFT };
 
 #define area ((struct save_area *)AREA)
 u8 *const native_arena = (u8 *)ARENA;
@@ -66,13 +69,13 @@ __asm__(".set A, 0x30000000\n"
 	"mov $\\code, %edi; mov \\place, %rsi; mov $158, %eax; syscall\n"
 	".endm\n"
 	".macro get_bases fs, gs\n"
-	"testb $1, A+0xf8; jz 3f\n"
+	"cmpb $1, A+0xf8; ja 4f; jb 3f\n"
 	"rdfsbase %rax; mov %rax, \\fs; rdgsbase %rax; mov %rax, \\gs; jmp 4f\n"
 	"3: prctl 0x1003, $\\fs; prctl 0x1004, $\\gs\n"
 	"4:\n"
 	".endm\n"
 	".macro set_bases fs, gs\n"
-	"testb $1, A+0xf8; jz 3f\n"
+	"cmpb $1, A+0xf8; ja 4f; jb 3f\n"
 	"mov \\fs, %rax; wrfsbase %rax; mov \\gs, %rax; wrgsbase %rax; jmp 4f\n"
 	"3: prctl 0x1002, \\fs; prctl 0x1001, \\gs\n"
 	"4:\n"
@@ -109,7 +112,8 @@ __asm__(".set A, 0x30000000\n"
 	"native_leave:\n"
 	"movl $0, A+0xf4\n"
 	"pushq $0x202; popfq\n"
-	"xor %eax, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %fs; mov %eax, %gs\n"
+	"xor %eax, %eax; mov %eax, %ds; mov %eax, %es\n"
+	"cmpb $1, A+0xf8; ja 2f; mov %eax, %fs; mov %eax, %gs; 2:\n"
 	"set_bases A+0xa8, A+0xb0\n"
 	"fninit; ldmxcsr A+0xf0\n"
 	"testb $4, A+0xb8; jz 2f; vzeroupper\n"
@@ -130,7 +134,9 @@ static inline __attribute__((always_inline)) void get_bases(void)
 {
 	long fs = SYS_arch_prctl, gs = SYS_arch_prctl;
 
-	if (area->has_fsgsbase) {
+	if (area->bases == BASES_LEFT)
+		return;
+	if (area->bases == BASES_INSN) {
 		__asm__ volatile("rdfsbase %0" : "=r"(area->out_fs));
 		__asm__ volatile("rdgsbase %0" : "=r"(area->out_gs));
 		return;
@@ -204,6 +210,23 @@ static bool map(u64 address, u64 size)
 	return true;
 }
 
+static bool has_fsgsbase;
+
+/* System calls are dear: where the bases go by them, only for a case that uses or changes one. */
+static enum bases bases_wanted(const struct testcase *c)
+{
+	if (has_fsgsbase)
+		return BASES_INSN;
+	if (c->zi.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS) ||
+	    c->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+		return BASES_PRCTL;
+	for (unsigned i = 0; i < c->zi.operand_count; i++)
+		if (c->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(c->ops[i].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+			return BASES_PRCTL;
+	return BASES_LEFT;
+}
+
 bool host_has_fsgsbase(void)
 {
 	return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
@@ -218,7 +241,7 @@ const char *native_init(void)
 	    !map(ARENA + STACK_OFF, STACK_SIZE))
 		return "the addresses of the test are taken";
 	area->mask = state_mask;
-	area->has_fsgsbase = host_has_fsgsbase();
+	has_fsgsbase = host_has_fsgsbase();
 	signals();
 	return NULL;
 }
@@ -252,6 +275,9 @@ void native_run(const struct testcase *c, const struct state *in, struct outcome
 	area->rip = c->start;
 	area->fs = in->fs_base;
 	area->gs = in->gs_base;
+	area->out_fs = in->fs_base;
+	area->out_gs = in->gs_base;
+	area->bases = bases_wanted(c);
 	memcpy(area->in, in->xsave, 2816);
 	memset(area->out + XS_HEADER, 0, 64);
 	native_enter();

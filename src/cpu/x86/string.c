@@ -131,6 +131,21 @@ static void side_advance(struct string *s, const struct string_side *side)
 	x86_gpr_write(s->cpu, side->reg, side->ea + (s->down ? -bytes : bytes), s->insn->adsize);
 }
 
+/*
+ * A count of zero with 32-bit addresses in 64-bit mode, which the manuals leave open: Intel's processors clear the
+ * upper halves of RCX and of the pointers of MOVS and STOS (KVM knows this too), AMD's change nothing.
+ */
+static void zero_count(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned use)
+{
+	if (!cpu->intel || !x86_is_64(cpu) || insn->adsize != 4)
+		return;
+	x86_gpr_write(cpu, RCX, 0, 4);
+	if (use & USE_DST)
+		x86_gpr_write(cpu, RDI, x86_gpr_sized(cpu, RDI, 4), 4);
+	if (use & USE_DST && use & USE_SRC)
+		x86_gpr_write(cpu, RSI, x86_gpr_sized(cpu, RSI, 4), 4);
+}
+
 static enum x86_status string_run(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned use,
 				  string_fn *chunk)
 {
@@ -147,6 +162,8 @@ static enum x86_status string_run(struct x86_cpu *cpu, const struct x86_insn *in
 				      .access = use & USE_DST ? ACC_WRITE : ACC_READ };
 	if (rep)
 		left = x86_gpr_sized(cpu, RCX, insn->adsize);
+	if (unlikely(!left))
+		zero_count(cpu, insn, use);
 	if (cpu->mode & MODE_STEP)
 		budget = 1;
 	while (left && !s.stop) {

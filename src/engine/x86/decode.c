@@ -592,6 +592,35 @@ static void decode_layout(const ZydisDecodedInstruction *zi, struct decoded *d)
 	insn->imm2 = zi->raw.imm[1].value.u;
 }
 
+/*
+ * Bytes that are no instruction: the record has all that the decoder may have looked at, because the block is as
+ * good as these bytes are.
+ */
+static int decode_nothing(const u8 *bytes, unsigned n, struct decoded *out)
+{
+	out->cls = CLS_UD;
+	out->insn.len = n;
+	memcpy(out->insn.bytes, bytes, n);
+	return -1;
+}
+
+/*
+ * LOCK MOV CR0 is AMD's other name of MOV CR8, which Zydis does not know. Returns the place of the LOCK prefix,
+ * or @n where this is something else.
+ */
+static unsigned alt_cr8_lock(const u8 *bytes, unsigned n)
+{
+	static const u8 prefixes[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0 };
+	unsigned i = 0, lock = n;
+
+	for (; i < n && memchr(prefixes, bytes[i], sizeof(prefixes)); i++)
+		if (bytes[i] == 0xf0)
+			lock = i;
+	if (i < n && (bytes[i] & 0xf0) == 0x40)
+		i++;
+	return i + 2 < n && bytes[i] == 0x0f && (bytes[i + 1] & 0xfd) == 0x20 ? lock : n;
+}
+
 int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
 	   struct decoded *out)
 {
@@ -611,10 +640,18 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return n >= 15 ? -1 : -2;
 	if (!ZYAN_SUCCESS(status)) {
-		out->cls = CLS_UD;
-		insn->len = 1;
-		insn->bytes[0] = bytes[0];
-		return -1;
+		unsigned lock = alt_cr8_lock(bytes, n);
+		u8 rest[15];
+
+		if (lock == n)
+			return decode_nothing(bytes, n, out);
+		memcpy(rest, bytes, lock);
+		memcpy(rest + lock, bytes + lock + 1, n - lock - 1);
+		if (decode(host, mode, rest, n - 1, out))
+			return decode_nothing(bytes, n, out);
+		insn->prefixes |= INSN_LOCK;
+		memcpy(insn->bytes, bytes, ++insn->len);
+		return 0;
 	}
 	insn->len = zi.length;
 	memcpy(insn->bytes, bytes, zi.length);

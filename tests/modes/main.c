@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Every cell of rule x mode x prefix x poison, many times, on both forms of the engine. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "modes.h"
+
+#define STATES_PER_CODE 16
+
+static struct {
+	u64 seed;
+	unsigned samples, shown;
+	const char *only;
+	bool table;
+} options = { .seed = 1, .samples = 160, .shown = 3 };
+
+static u64 rng_state, cases, mismatches;
+
+u64 rng_next(void)
+{
+	u64 z = rng_state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+unsigned rng_below(unsigned n)
+{
+	return (rng_next() >> 32) * n >> 32;
+}
+
+/* --- comparison --- */
+
+static bool differ(FILE *f, const char *what, u64 want, u64 got)
+{
+	if (want == got)
+		return false;
+	if (f)
+		fprintf(f, "#     %-14s rule %016lx guest %016lx\n", what, want, got);
+	return true;
+}
+
+static bool worlds_differ(const struct cell *c, const struct world *want, const struct world *got,
+			  FILE *f)
+{
+	bool bad = differ(f, "vector", want->vector, got->vector);
+	char name[8];
+
+	if (want->vector >= 0)
+		bad |= differ(f, "error", want->error, got->error);
+	for (unsigned i = 0; i < 16; i++) {
+		u64 mask = want->any_low >> i & 1 ? ~0ull << 32 : ~0ull;
+
+		snprintf(name, sizeof(name), "r%u", i);
+		if (i != RSP) /* the event that ends the case has moved it */
+			bad |= differ(f, name, want->gpr[i] & mask, got->gpr[i] & mask);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		bad |= differ(f, "dr", want->dr[i], got->dr[i]);
+#define SAME(field) bad |= differ(f, #field, want->field, got->field)
+	SAME(cr0), SAME(cr2), SAME(cr3), SAME(cr4), SAME(cr8), SAME(xcr0), SAME(efer);
+	SAME(dr6), SAME(dr7), SAME(star), SAME(lstar), SAME(kernel_gs_base), SAME(sysenter_eip);
+	SAME(tsc_aux), SAME(pat), SAME(gdt.base), SAME(gdt.limit), SAME(idt.base), SAME(idt.limit);
+	SAME(flags), SAME(df), SAME(has_hypercall);
+	if (is_64(c))
+		SAME(fs_base), SAME(gs_base);
+	for (unsigned i = 0; want->has_hypercall && i < 5; i++)
+		SAME(hypercall[i]);
+#undef SAME
+	if (memcmp(want->data, got->data, DATA_SIZE))
+		bad |= differ(f, "memory", 0, 1);
+	return bad;
+}
+
+static void print_case(const struct cell *c, const struct world *in, unsigned which)
+{
+	printf("# %s: %s, %s, %s%s  [", guest_names[which], c->rule->name, c->mode->name,
+	       prefix_names[c->prefix], c->poisoned ? ", poisoned" : "");
+	for (unsigned i = 0; i < c->len; i++)
+		printf(" %02x", c->code[i]);
+	printf(" ]\n");
+	for (unsigned i = 0; i < 16; i++)
+		printf("%sr%u %lx%s", i % 4 ? "" : "#     in ", i, in->gpr[i],
+		       i % 4 == 3 ? "\n" : " ");
+	printf("#     in cr0 %lx cr3 %lx cr4 %lx phys %u\n", in->cr0, in->cr3, in->cr4,
+	       in->phys_bits);
+}
+
+/* --- one cell --- */
+
+static struct tally {
+	u64 cases, bad;
+} tallies[128][MODES]; /* by rule and mode */
+
+static void by_rule(const struct cell *c, struct world *w)
+{
+	if (!(c->rule->exists >> c->id & 1))
+		fault(w, VEC_UD, 0);
+	else if (c->rule->privileged && c->mode->user)
+		fault(w, VEC_GP, 0);
+	else
+		c->rule->apply(c, w);
+	if (w->vector >= 0 && !c->mode->pe)
+		w->error = 0; /* real mode pushes none */
+}
+
+static void run_case(const struct cell *c, struct tally *t)
+{
+	static struct world in, want, got;
+
+	world_make(c, &in);
+	if (c->rule->prepare)
+		c->rule->prepare(c, &in);
+	want = in;
+	by_rule(c, &want);
+	t->cases++;
+	cases++;
+	for (unsigned which = 0; which < GUESTS; which++) {
+		machine_run(which, c, &in, &got);
+		if (!worlds_differ(c, &want, &got, NULL))
+			continue;
+		mismatches++;
+		if (t->bad++ < options.shown) {
+			print_case(c, &in, which);
+			worlds_differ(c, &want, &got, stdout);
+		}
+	}
+}
+
+static void prefix_set(struct cell *c, enum prefix p)
+{
+	c->prefix = p;
+	c->p66 = p == P_66 || p == P_66_67 || p == P_66_REX;
+	c->p67 = p == P_67 || p == P_66_67 || p == P_67_REX_W;
+	c->rex = p >= P_REX;
+	c->rex_w = p == P_REX_W || p == P_67_REX_W;
+}
+
+/* Why a cell cannot be, or NULL. */
+static const char *impossible(const struct cell *c)
+{
+	if (c->rex && !is_64(c))
+		return "REX is INC or DEC outside 64-bit mode";
+	return NULL;
+}
+
+static bool run_cell(struct cell *c, struct tally *t)
+{
+	const struct cell empty = *c;
+	bool any = false;
+
+	for (unsigned n = 0, tries = 0; n < options.samples && tries < 400; tries++) {
+		*c = empty;
+		c->base = c->index = c->seg = NO_REG;
+		c->scale = 1;
+		if (rng_chance(25))
+			c->seg = rng_below(6);
+		if (!c->rule->encode(c))
+			continue;
+		any = true;
+		machine_code(c);
+		for (unsigned i = 0; i < STATES_PER_CODE && n < options.samples; i++, n++)
+			run_case(c, t);
+	}
+	return any;
+}
+
+/* --- all of them --- */
+
+static struct {
+	const char *rule, *prefix, *why;
+	unsigned cells;
+} impossibles[64];
+static unsigned nimpossibles;
+
+static void note_impossible(const struct cell *c, const char *why)
+{
+	const char *rule = c->rex && !is_64(c) ? "any" : c->rule->name;
+
+	for (unsigned i = 0; i < nimpossibles; i++)
+		if (!strcmp(impossibles[i].rule, rule) &&
+		    impossibles[i].prefix == prefix_names[c->prefix]) {
+			impossibles[i].cells++;
+			return;
+		}
+	if (nimpossibles < ARRAY_SIZE(impossibles)) {
+		impossibles[nimpossibles].rule = rule;
+		impossibles[nimpossibles].prefix = prefix_names[c->prefix];
+		impossibles[nimpossibles].why = why;
+		impossibles[nimpossibles++].cells = 1;
+	}
+}
+
+static void run_rule(const struct rule *rule, struct tally *t)
+{
+	for (unsigned m = 0; m < MODES; m++)
+		for (unsigned k = 0; k < 2 * PREFIXES; k++) {
+			struct cell c = {
+				.rule = rule, .mode = &modes[m], .id = m, .poisoned = k & 1
+			};
+			const char *why;
+
+			prefix_set(&c, k / 2);
+			alarm(120);
+			why = impossible(&c);
+			if (!why && !run_cell(&c, &t[m]))
+				why = "the prefix makes it another instruction";
+			if (why)
+				note_impossible(&c, why);
+		}
+}
+
+static bool print_rule(const struct rule *rule, const struct tally *t, unsigned number)
+{
+	u64 n = 0, bad = 0;
+
+	for (unsigned m = 0; m < MODES; m++) {
+		n += t[m].cases;
+		bad += t[m].bad;
+	}
+	printf("%s %u - %s: %lu cases in %u modes", bad || !n ? "not ok" : "ok", number, rule->name,
+	       n, MODES);
+	printf(bad ? ", %lu differ\n" : "\n", bad);
+	for (unsigned m = 0; options.table && m < MODES; m++)
+		printf("#   %-16s %lu cases, %lu differ\n", modes[m].name, t[m].cases, t[m].bad);
+	return !bad && n;
+}
+
+static bool run_list(const struct rule *rules, unsigned n, unsigned *number)
+{
+	bool ok = true;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (options.only && strcmp(options.only, rules[i].name))
+			continue;
+		run_rule(&rules[i], tallies[*number]);
+		ok &= print_rule(&rules[i], tallies[*number], *number + 1);
+		++*number;
+	}
+	return ok;
+}
+
+static bool parse(int argc, char **argv)
+{
+	const char *seed = getenv("ANYKVM_SEED");
+
+	if (seed)
+		options.seed = strtoull(seed, NULL, 0);
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--table")) {
+			options.table = true;
+			continue;
+		}
+		if (i + 1 == argc)
+			return false;
+		if (!strcmp(argv[i], "--samples"))
+			options.samples = strtoul(argv[++i], NULL, 0);
+		else if (!strcmp(argv[i], "--seed"))
+			options.seed = strtoull(argv[++i], NULL, 0);
+		else if (!strcmp(argv[i], "--only"))
+			options.only = argv[++i];
+		else
+			return false;
+	}
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned number = 0;
+	const char *why;
+	bool ok;
+
+	if (!parse(argc, argv)) {
+		fprintf(stderr, "usage: modes [--samples N] [--seed N] [--only RULE] [--table]\n");
+		return 2;
+	}
+	rng_state = options.seed;
+	why = machine_init();
+	if (why) {
+		printf("1..0 # SKIP %s\n", why);
+		return 0;
+	}
+	ok = run_list(rules_control, nrules_control, &number);
+	ok &= run_list(rules_msr, nrules_msr, &number);
+	ok &= run_list(rules_address, nrules_address, &number);
+	ok &= run_list(rules_string, nrules_string, &number);
+	for (unsigned i = 0; i < nimpossibles; i++)
+		printf("# impossible: %s with %s in %u cells: %s\n", impossibles[i].rule,
+		       impossibles[i].prefix, impossibles[i].cells, impossibles[i].why);
+	nested_print();
+	printf("1..%u\n# %lu cases of %u rules, %lu mismatches\n", number, cases, number,
+	       mismatches);
+	machine_exit();
+	return !ok;
+}
