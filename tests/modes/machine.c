@@ -256,13 +256,25 @@ static void set_segments(struct x86_cpu *cpu, const struct cell *c, const struct
 /* --- the world to and from the processor --- */
 
 /* Registers that are fields on both sides. */
-#define FIELDS(X)                                                                                  \
-	X(cr2)                                                                                     \
-	X(cr3)                                                                                     \
-	X(cr4)                                                                                     \
-	X(cr8)                                                                                     \
-	X(xcr0) X(efer) X(dr6) X(dr7) X(star) X(lstar) X(kernel_gs_base) X(sysenter_eip)           \
-		X(tsc_aux) X(pat) X(gdt) X(idt) X(phys_bits)
+#define SAME(f)                                                                                    \
+	{                                                                                          \
+		offsetof(struct x86_cpu, f), offsetof(struct world, f),                            \
+			sizeof(((struct world *)0)->f)                                             \
+	}
+static const struct {
+	u32 cpu, world, size;
+} fields[] = {
+	SAME(gpr),	    SAME(cr0),
+	SAME(cr2),	    SAME(cr3),
+	SAME(cr4),	    SAME(cr8),
+	SAME(xcr0),	    SAME(efer),
+	SAME(dr),	    SAME(dr6),
+	SAME(dr7),	    SAME(star),
+	SAME(lstar),	    SAME(kernel_gs_base),
+	SAME(sysenter_eip), SAME(tsc_aux),
+	SAME(pat),	    SAME(gdt),
+	SAME(idt),	    SAME(phys_bits),
+};
 
 void world_make(const struct cell *c, struct world *w)
 {
@@ -307,12 +319,8 @@ void world_make(const struct cell *c, struct world *w)
 
 static void world_load(struct x86_cpu *cpu, const struct cell *c, const struct world *w)
 {
-#define LOAD(f) cpu->f = w->f;
-	FIELDS(LOAD)
-#undef LOAD
-	memcpy(cpu->gpr, w->gpr, sizeof(w->gpr));
-	memcpy(cpu->dr, w->dr, sizeof(w->dr));
-	cpu->cr0 = w->cr0;
+	for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
+		memcpy((u8 *)cpu + fields[i].cpu, (const u8 *)w + fields[i].world, fields[i].size);
 	for (unsigned i = 0; i < 4; i++)
 		cpu->pdptr[i] = c->id == M_PAE && !i ? AT_PD | 1 : 0;
 	cpu->f = (struct x86_vflags){ .df = w->df, .vm = c->mode->vm, .iopl = 0 };
@@ -355,12 +363,8 @@ static void read_event(const struct x86_cpu *cpu, const struct cell *c, unsigned
 
 static void world_read(struct x86_cpu *cpu, struct world *w)
 {
-#define READ(f) w->f = cpu->f;
-	FIELDS(READ)
-#undef READ
-	memcpy(w->gpr, cpu->gpr, sizeof(w->gpr));
-	memcpy(w->dr, cpu->dr, sizeof(w->dr));
-	w->cr0 = cpu->cr0;
+	for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
+		memcpy((u8 *)w + fields[i].world, (u8 *)cpu + fields[i].cpu, fields[i].size);
 	w->flags = cpu->aflags;
 	w->df = cpu->f.df;
 	w->fs_base = cpu->seg[SEG_FS].base;
