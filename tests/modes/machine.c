@@ -76,14 +76,14 @@ static bool hypercall_came;
 /* Any result that shows whether its upper half is cut. */
 #define HYPERCALL_RESULT 0x123456789abcdef0ull
 
-static int on_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
+static enum x86_status on_hypercall(void *owner, u64 nr, const u64 arg[4], u64 *result)
 {
 	(void)owner;
 	hypercall_came = true;
 	hypercall_seen[0] = nr;
 	memcpy(hypercall_seen + 1, arg, 4 * sizeof(u64));
 	*result = HYPERCALL_RESULT;
-	return 0;
+	return X86_OK;
 }
 
 static const struct x86_platform platform = { .hypercall = on_hypercall };
