@@ -56,6 +56,13 @@ ANYKVM_API int anykvm_is_ours(int fd);
 /* Counters of a VM as lines "name value", for people. Best while no vCPU runs. -1 and errno: EBADF, EINVAL. */
 ANYKVM_API int anykvm_print_counters(int vm_fd, FILE *out);
 
+/*
+ * As eventfd_write(3). When @fd is the number that KVM_IRQFD was called with, the interrupt is injected here and now,
+ * where a plain write would wake a helper thread first. Deassign such an eventfd before its number is closed.
+ * Safe in signal handlers. 0, or -1 and errno as of write(2).
+ */
+ANYKVM_API int anykvm_eventfd_write(int fd, unsigned long long value);
+
 /* Version of this library, "MAJOR.MINOR.PATCH". */
 ANYKVM_API const char *anykvm_version(void);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "anykvm/anykvm.h"
 #include "cpu/x86/host.h"
@@ -183,23 +184,37 @@ int anykvm_ioctl(int fd, unsigned long request, ...)
 	return r < 0 ? fail(r) : r;
 }
 
+/* The pages of the descriptor, and over one of them the VM's ring. */
+static void *vcpu_mmap(struct file *f, void *addr, size_t length, int prot, int flags, int fd,
+		       off_t offset)
+{
+	void *p = mmap(addr, length, prot, flags, fd, offset);
+	int r = 0;
+
+	if (p != MAP_FAILED)
+		r = iobus_map_ring(((struct vcpu *)f->object)->vm, p, length, prot, offset);
+	file_put(f);
+	if (!r)
+		return p;
+	munmap(p, length);
+	errno = -r;
+	return MAP_FAILED;
+}
+
 void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
 	bool stale;
 	struct file *f = file_get(fd, &stale);
-	enum file_kind kind;
 
 	if (!f) {
 		errno = EBADF;
 		return MAP_FAILED;
 	}
-	kind = f->kind;
+	if (f->kind == FILE_VCPU)
+		return vcpu_mmap(f, addr, length, prot, flags, fd, offset);
 	file_put(f);
-	if (kind != FILE_VCPU) {
-		errno = ENODEV;
-		return MAP_FAILED;
-	}
-	return mmap(addr, length, prot, flags, fd, offset);
+	errno = ENODEV;
+	return MAP_FAILED;
 }
 
 int anykvm_close(int fd)
@@ -235,6 +250,13 @@ int anykvm_print_counters(int fd, FILE *out)
 		r = -EINVAL;
 	file_put(f);
 	return r ? fail(r) : 0;
+}
+
+int anykvm_eventfd_write(int fd, unsigned long long value)
+{
+	if (value != ~0ull && kvm_eventfd_written(fd))
+		return 0;
+	return write(fd, &value, sizeof(value)) == sizeof(value) ? 0 : -1;
 }
 
 const char *anykvm_version(void)

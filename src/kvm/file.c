@@ -75,6 +75,11 @@ static u32 generation(void)
 	return none;
 }
 
+u32 file_generation(void)
+{
+	return generation();
+}
+
 pid_t file_pid(void)
 {
 	generation();

@@ -44,6 +44,9 @@ void file_put(struct file *f);
 /* Close one descriptor: 0 or -errno (-EBADF: not ours). */
 int file_close(int fd);
 
+/* Another number in every child of fork(). */
+u32 file_generation(void);
+
 /* Process id without a system call, right after a fork too. */
 pid_t file_pid(void);
 

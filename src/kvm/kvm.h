@@ -10,6 +10,8 @@
 #include "cpu/x86/host.h"
 #include "cpu/x86/state.h"
 #include "engine/engine.h"
+#include "kvm/iobuses.h"
+#include "kvm/irqfds.h"
 #include "mem/mem.h"
 #include "virt/i8254.h"
 #include "virt/irq/irq.h"
@@ -32,7 +34,7 @@
 	 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |                   \
 	 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
 
-/* struct kvm_run, the page of port data, and the page of coalesced MMIO (not used yet). */
+/* struct kvm_run, the page of port data, and the page of coalesced MMIO (see iobus_map_ring()). */
 #define RUN_PAGES      3
 #define RUN_SIZE       (RUN_PAGES * PAGE_SIZE)
 #define RUN_PIO_OFFSET PAGE_SIZE
@@ -57,7 +59,10 @@ struct vm {
 	struct engine *engine;
 	struct timers *timers;
 	struct irqchip *irqchip; /* NULL: user space has the interrupt controllers */
+	bool split;		 /* KVM_CAP_SPLIT_IRQCHIP: irqchip has local APICs only */
 	struct i8254 *pit;
+	struct irqfds irqfds;
+	struct iobuses iobuses;
 	struct irq_options irq_options;
 	pthread_mutex_t clock_lock; /* a leaf: nothing is taken under it but mem */
 	struct pvclock_vm clock;
@@ -105,6 +110,7 @@ struct vcpu {
 	bool sleeping;	  /* in futex wait: a kick must wake, see sleep.c */
 	bool in_guest;	  /* in engine_run() */
 	bool unhalted;	  /* KVM_HC_KICK_CPU */
+	bool on_bus;	  /* reads vm->iobuses, own thread; see iobuses.h */
 	bool clock_stale; /* time page must be written before entry */
 	u32 nmi_queued;	  /* KVM_NMI */
 
@@ -139,6 +145,7 @@ int caps_check(const struct system *sys, const struct vm *vm, unsigned long cap)
 
 /* vm.c */
 struct vm *vm_create(const struct system *sys, int *err);
+void vm_release(void *vm); /* its descriptor was closed */
 void vm_put(void *vm);
 struct vcpu *vm_vcpu_by_apic_id(struct vm *vm, u32 apic_id);
 static inline unsigned vm_vcpus(const struct vm *vm)

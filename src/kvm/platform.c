@@ -43,14 +43,14 @@ static int platform_mmio(void *owner, gpa_t gpa, void *data, unsigned size, bool
 {
 	struct vcpu *v = owner;
 
-	if (!v->lapic)
-		return 1;
-	if (!lapic_mmio(v->lapic, gpa, data, size, is_write)) {
+	if (v->lapic && !lapic_mmio(v->lapic, gpa, data, size, is_write)) {
 		if (is_write)
 			look_for_irq(v);
 		return 0;
 	}
-	return irqchip_mmio(v->vm->irqchip, gpa, data, size, is_write);
+	if (v->lapic && !irqchip_mmio(v->vm->irqchip, gpa, data, size, is_write))
+		return 0;
+	return !(is_write && iobus_write(v, IOBUS_MMIO, gpa, data, size));
 }
 
 static int platform_io(void *owner, u16 port, void *data, unsigned size, bool is_write)
@@ -59,9 +59,9 @@ static int platform_io(void *owner, u16 port, void *data, unsigned size, bool is
 
 	if (v->vm->irqchip && !irqchip_io(v->vm->irqchip, port, data, size, is_write))
 		return 0;
-	if (v->vm->pit)
-		return i8254_io(v->vm->pit, port, data, size, is_write);
-	return 1;
+	if (v->vm->pit && !i8254_io(v->vm->pit, port, data, size, is_write))
+		return 0;
+	return !(is_write && iobus_write(v, IOBUS_PIO, port, data, size));
 }
 
 u64 vcpu_apic_base(const struct vcpu *v)

@@ -38,7 +38,7 @@ long system_create_vm(struct call *c)
 		vm_put(vm);
 		return fd;
 	}
-	r = file_add(fd, FILE_VM, vm, vm_put);
+	r = file_add(fd, FILE_VM, vm, vm_release);
 	if (r) {
 		close(fd);
 		vm_put(vm);

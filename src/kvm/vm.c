@@ -44,8 +44,11 @@ static void vm_destroy(struct vm *vm)
 		timer_cancel(&vm->tick);
 	if (vm->pit)
 		i8254_destroy(vm->pit);
+	if (vm->irqfds.poller)
+		irqfds_destroy(&vm->irqfds);
 	for (unsigned i = vm->nvcpus; i--;)
 		vcpu_destroy(vm->vcpu[i]);
+	iobuses_destroy(&vm->iobuses);
 	if (vm->irqchip)
 		irqchip_destroy(vm->irqchip);
 	if (vm->timers)
@@ -75,7 +78,8 @@ struct vm *vm_create(const struct system *sys, int *err)
 	pthread_mutex_init(&vm->lock, NULL);
 	vm->mem = mem_create(&vm_mem_ops, vm);
 	vm->timers = vm->mem ? timers_create() : NULL;
-	if (vm->timers && !vm_tick_init(vm)) {
+	if (vm->timers && !irqfds_init(&vm->irqfds) && !iobuses_init(&vm->iobuses) &&
+	    !vm_tick_init(vm)) {
 		errno = ENOMEM;
 		vm->engine = engine_create(vm->mem, &sys->engine);
 		*err = -errno;
@@ -98,6 +102,15 @@ void vm_put(void *object)
 
 	if (!__atomic_sub_fetch(&vm->refs, 1, __ATOMIC_ACQ_REL))
 		vm_destroy(vm);
+}
+
+/* vCPUs may live on; interrupts from outside end with the VM's own descriptor, as in KVM. */
+void vm_release(void *object)
+{
+	struct vm *vm = object;
+
+	irqfds_release(&vm->irqfds);
+	vm_put(vm);
 }
 
 struct vcpu *vm_vcpu_by_apic_id(struct vm *vm, u32 apic_id)

@@ -51,6 +51,7 @@ void abi_memory_cases(struct abi *a);
 void abi_vcpu_cases(struct abi *a);
 void abi_state_cases(struct abi *a);
 void abi_chip_cases(struct abi *a);
+void abi_event_cases(struct abi *a);
 void abi_run_cases(struct abi *a);
 void abi_x86_cases(struct abi *a);
 /* These need to know that it is the library. */

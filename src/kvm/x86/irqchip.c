@@ -32,8 +32,14 @@ static u32 chip_tsc_khz(void *owner, unsigned index)
 	return index < vm_vcpus(vm) ? vm->vcpu[index]->cpu->tsc_khz : vm->tsc_khz;
 }
 
+static void chip_eoi(void *owner, unsigned gsi)
+{
+	irqfds_eoi(owner, gsi);
+}
+
 static const struct irq_ops chip_ops = {
 	.kick = chip_kick,
+	.eoi = chip_eoi,
 	.tsc = chip_tsc,
 	.tsc_khz = chip_tsc_khz,
 };

@@ -72,6 +72,12 @@ int irqchip_set_routing(struct irqchip *chip, const struct kvm_irq_routing_entry
 /* By the routing table. Returns as KVM_IRQ_LINE_STATUS: >0 delivered, 0 coalesced, <0 masked or not routed. */
 int irqchip_set_line(struct irqchip *chip, unsigned gsi, int level, unsigned source);
 
+/*
+ * An eventfd was signalled: an edge, or the rise of a level that stays (@hold). Returns as above, but -EAGAIN with
+ * @try when the chip lock is taken: then it may be called from a signal handler.
+ */
+int irqchip_raise(struct irqchip *chip, unsigned gsi, unsigned source, bool hold, bool try);
+
 /* Deliver an MSI (address and data as on the bus). As above; -EINVAL for a bad address with ids32. */
 int irqchip_msi(struct irqchip *chip, u64 address, u32 data);
 

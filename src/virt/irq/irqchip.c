@@ -63,6 +63,23 @@ int irqchip_set_line(struct irqchip *chip, unsigned gsi, int level, unsigned sou
 	return r;
 }
 
+int irqchip_raise(struct irqchip *chip, unsigned gsi, unsigned source, bool hold, bool try)
+{
+	int r;
+
+	if (source > 31)
+		return -1;
+	if (!try)
+		chip_lock(chip);
+	else if (pthread_mutex_trylock(&chip->lock))
+		return -EAGAIN;
+	r = route_line(chip, gsi, 1, source);
+	if (!hold)
+		route_line(chip, gsi, 0, source);
+	chip_unlock(chip);
+	return r;
+}
+
 int irqchip_msi(struct irqchip *chip, u64 address, u32 data)
 {
 	int r;
