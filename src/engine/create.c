@@ -11,6 +11,7 @@
 
 #include "engine/vcpu.h"
 #include "engine/x86/decode.h"
+#include "mem/dirty.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int init_error;
@@ -128,6 +129,11 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 		v->itlb[i].tag = ITLB_NO_TAG;
 	v->xmask = e->host.xcr0;
 	v->cpu.mem = e->mem;
+	v->cpu.writer = mem_writer_create(e->mem);
+	if (!v->cpu.writer) {
+		engine_vcpu_destroy(v);
+		goto out;
+	}
 	v->cpu.engine = v;
 	v->cpu.code_written = code_written;
 	pthread_mutex_lock(&e->lock);
@@ -156,6 +162,7 @@ void engine_vcpu_destroy(struct engine_vcpu *v)
 	if (v->cache.code_w)
 		cache_reset(&v->cache, v->engine->mem);
 	cache_destroy(&v->cache);
+	mem_writer_destroy(v->cpu.writer);
 	free(v->tr_room);
 	for (unsigned i = 0; i < SPACES * TLB_CONTEXTS; i++) {
 		struct tlb *t = v->spaces[i / TLB_CONTEXTS].context[i % TLB_CONTEXTS];
@@ -189,6 +196,11 @@ void engine_kick(struct engine_vcpu *v)
 void engine_flush_all(void *engine)
 {
 	requests_ask_all(engine, NULL, REQUEST_FLUSH);
+}
+
+void engine_drop_writes(void *engine, bool granted_only)
+{
+	requests_drop_writes(engine, granted_only);
 }
 
 static const char *const op_names[X86_OP_COUNT] = {

@@ -52,6 +52,8 @@ void engine_kick(struct engine_vcpu *v);
 
 /* Drop all translations of all vCPUs; returns when none uses an old slot. For struct mem_ops. */
 void engine_flush_all(void *engine);
+/* The same for write tags; @granted_only as in struct mem_ops. */
+void engine_drop_writes(void *engine, bool granted_only);
 
 /* Counters, as lines "name value". */
 void engine_stats_print(struct engine *e, FILE *f);

@@ -432,6 +432,7 @@ static enum engine_exit run(struct engine_vcpu *v)
 /* Memory of a slot could not be accessed in the middle of anything: give back what may be held. */
 static void run_abandoned(struct engine_vcpu *v)
 {
+	mem_copy_abandoned();
 	v->reason = LEAVE_NONE;
 	v->step = STEP_NONE;
 	done(v);
@@ -490,6 +491,7 @@ enum x86_status engine_guarded(struct engine_vcpu *v, enum x86_status (*fn)(void
 		guard_begin(v);
 		st = fn(arg);
 	} else {
+		mem_copy_abandoned();
 		v->reason = LEAVE_NONE;
 		st = X86_EXIT;
 	}

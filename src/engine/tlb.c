@@ -2,6 +2,7 @@
 /* The soft TLB, the execute tags and the branch cache of one vCPU: filled and flushed by its own thread only. */
 #include "base/bulk.h"
 #include "engine/vcpu.h"
+#include "mem/dirty.h"
 
 static unsigned tlb_index(gva_t lin)
 {
@@ -251,6 +252,7 @@ static void drop_fn(struct tlb *t, u64 arg)
 void tlb_flush_all(struct engine_vcpu *v)
 {
 	v->stats.tlb_flushes++;
+	v->cpu.writer->granted = false;
 	rc_flush(v);
 	for_each_tlb(v, flush_fn, true);
 	v->global_range = (struct lin_range){ ~0ull, 0 };
@@ -259,6 +261,7 @@ void tlb_flush_all(struct engine_vcpu *v)
 
 void tlb_drop_all_writes(struct engine_vcpu *v)
 {
+	v->cpu.writer->granted = false;
 	rc_flush(v);
 	for_each_tlb(v, drop_fn, 0);
 }

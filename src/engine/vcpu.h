@@ -187,7 +187,7 @@ struct stubs {
  * look at .wanted before it uses any tag. A waiter is OUT itself (or no vCPU): nobody waits for a waiter.
  */
 enum request {
-	REQUEST_DROP_WRITE = BIT(0), /* all write tags */
+	REQUEST_DROP_WRITE = BIT(0), /* all write tags, those of logged pages too */
 	REQUEST_FLUSH = BIT(1),	     /* all translations of addresses */
 	REQUEST_WRITTEN = BIT(2),    /* code was stored to: .written[] */
 	REQUEST_STOP = BIT(3),	     /* be OUT while engine.exclusive is set */
@@ -337,6 +337,8 @@ void requests_verify_later(
 void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len);
 /* Ask every vCPU but @self (may be NULL) and wait. The caller is OUT or no vCPU. Full context. */
 void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what);
+/* Have all vCPUs, or only those that were granted writes while they were logged, drop all their write tags. */
+void requests_drop_writes(struct engine *e, bool granted_only);
 void vcpu_in(struct engine_vcpu *v);
 void vcpu_out(struct engine_vcpu *v);
 /*

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include "engine/vcpu.h"
+#include "mem/dirty.h"
 
 #define SPINS 2000
 
@@ -70,6 +71,29 @@ void exclusive_end(struct engine_vcpu *v)
 }
 
 #define VCPUS_MAX 1024
+
+static bool holds_grants(const struct engine_vcpu *o)
+{
+	return __atomic_load_n(&o->cpu.writer->granted, __ATOMIC_SEQ_CST);
+}
+
+/* All are asked before any is waited for. */
+void requests_drop_writes(struct engine *e, bool granted_only)
+{
+	u32 epoch[VCPUS_MAX], n = 0;
+	bool asked[VCPUS_MAX];
+	struct engine_vcpu *first = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE);
+
+	for (struct engine_vcpu *o = first; o && n < VCPUS_MAX; o = o->next, n++) {
+		asked[n] = !granted_only || holds_grants(o);
+		if (asked[n])
+			epoch[n] = ask(o, REQUEST_DROP_WRITE);
+	}
+	n = 0;
+	for (struct engine_vcpu *o = first; o && n < VCPUS_MAX; o = o->next, n++)
+		if (asked[n])
+			wait_for(o, epoch[n]);
+}
 
 void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what)
 {

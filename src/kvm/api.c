@@ -61,6 +61,7 @@ static int system_start(void)
 	chosen = o;
 	system_state.engine.form = o.form;
 	system_state.engine.verbose = o.counters;
+	system_state.collector = o.collector;
 	system_state.engine.cpu_mask = chosen.cpu_mask[0] ? chosen.cpu_mask : NULL;
 	dispatch_init();
 	return 0;
@@ -245,7 +246,7 @@ int anykvm_print_counters(int fd, FILE *out)
 	if (stale)
 		r = -EIO;
 	else if (f->kind == FILE_VM)
-		engine_stats_print(((struct vm *)f->object)->engine, out);
+		vm_stats_print(f->object, out);
 	else
 		r = -EINVAL;
 	file_put(f);

@@ -6,6 +6,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 
 #include "cpu/x86/host.h"
 #include "cpu/x86/state.h"
@@ -19,11 +20,13 @@
 #include "virt/timer.h"
 
 /* Limits as Linux 6.1 has them on x86. */
-#define VM_MAX_VCPUS	1024
-#define VM_MAX_VCPU_IDS 4096
-#define VM_MAX_CPUID	256
-#define VM_MAX_MSRS	256
-#define VM_MCE_BANKS	32
+#define VM_MAX_VCPUS	  1024
+#define VM_MAX_VCPU_IDS	  4096
+#define VM_MAX_CPUID	  256
+#define VM_MAX_MSRS	  256
+#define VM_MCE_BANKS	  32
+#define VM_MEM_SLOTS	  32764 /* KVM_USER_MEM_SLOTS */
+#define VM_MANUAL_PROTECT (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
 /*
  * Quirks that may be turned off (KVM_CAP_DISABLE_QUIRKS2). DIFFERS: two do nothing here: RIP at an exit for port 0x7e is
  * that of the OUT, and CR0.CD and NW have no effect on memory types.
@@ -46,6 +49,7 @@ struct msr_filter;
 struct system {
 	struct x86_host host;
 	struct engine_options engine;
+	u8 collector; /* enum dirty_collector */
 };
 
 /*
@@ -83,6 +87,7 @@ struct vm {
 	u32 msr_exit_mask; /* KVM_CAP_X86_USER_SPACE_MSR */
 	pthread_rwlock_t msr_lock;
 	struct msr_filter *msr_filter; /* under msr_lock */
+	u64 manual_protect;	       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 
 	struct timer tick; /* looks after vCPUs in guest code, see run.c */
 	bool tick_armed;
@@ -147,11 +152,16 @@ int caps_check(const struct system *sys, const struct vm *vm, unsigned long cap)
 struct vm *vm_create(const struct system *sys, int *err);
 void vm_release(void *vm); /* its descriptor was closed */
 void vm_put(void *vm);
+void vm_stats_print(struct vm *vm, FILE *f);
 struct vcpu *vm_vcpu_by_apic_id(struct vm *vm, u32 apic_id);
 static inline unsigned vm_vcpus(const struct vm *vm)
 {
 	return __atomic_load_n(&vm->nvcpus, __ATOMIC_ACQUIRE);
 }
+
+/* dirty.c */
+long dirty_set_manual(struct vm *vm, u64 options);
+void dirty_stats_print(struct vm *vm, FILE *f); /* lines "name value" */
 
 /* vcpu.c */
 void vcpu_skip_instruction(struct vcpu *v); /* the one at RIP is complete */

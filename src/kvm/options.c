@@ -35,6 +35,11 @@ static void set_counters(struct options *o, const struct option_value *v)
 	o->counters = v->value;
 }
 
+static void set_dirty(struct options *o, const struct option_value *v)
+{
+	o->collector = v->value;
+}
+
 static const struct option_value switch_values[] = { { "off", 0 }, { "on", 1 }, { NULL, 0 } };
 
 static const struct option_value engine_values[] = {
@@ -47,16 +52,24 @@ static const struct option_value cpu_mask_values[] = {
 	{ "none", 0 }, { "x86-64-v2", 2 }, { "x86-64-v3", 3 }, { "x86-64-v4", 4 }, { NULL, 0 },
 };
 
+static const struct option_value dirty_values[] = {
+	{ "wp", DIRTY_WP },
+	{ "pml", DIRTY_PML },
+	{ NULL, 0 },
+};
+
 static const struct option options[] = {
 	{ "engine", engine_values, "checked or fast", set_engine },
 	{ "cpu-mask", cpu_mask_values, "none, x86-64-v2, x86-64-v3 or x86-64-v4", set_cpu_mask },
 	{ "counters", switch_values, "on or off", set_counters },
+	{ "dirty", dirty_values, "wp or pml", set_dirty },
 };
 
 void options_default(struct options *o)
 {
 	o->form = ENGINE_FAST;
 	o->counters = false;
+	o->collector = DIRTY_WP;
 	o->cpu_mask[0] = 0;
 }
 
@@ -80,7 +93,7 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 		return -EINVAL;
 	}
 	snprintf(why, why_size,
-		 "option \"%s\" is not known; there are engine, cpu-mask and counters", key);
+		 "option \"%s\" is not known; there are engine, cpu-mask, counters and dirty", key);
 	return -EINVAL;
 }
 

@@ -7,6 +7,7 @@
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
 #include "kvm/kvm.h"
+#include "mem/dirty.h"
 
 /* With KVM_SET_SIGNAL_MASK: signals that may end KVM_RUN are those pending outside the mask. */
 static bool signal_waits(const struct vcpu *v)
@@ -177,6 +178,7 @@ static void post_run(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
 
+	mem_writer_exit(v->cpu->writer);
 	run->if_flag = v->cpu->f.intr;
 	run->cr8 = v->lapic ? lapic_tpr_get(v->lapic) : v->cpu->cr8;
 	run->apic_base = vcpu_apic_base(v);

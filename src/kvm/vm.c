@@ -7,8 +7,8 @@
 
 #include "kvm/file.h"
 #include "kvm/kvm.h"
+#include "mem/dirty.h"
 
-#define USER_MEM_SLOTS	    32764
 #define MIN_MMU_PAGES	    64
 #define TSS_ADDR_MAX	    (-3u * 4096u)
 #define TSC_CALIBRATE_USECS 10000
@@ -20,7 +20,15 @@ static void vm_flush_all(void *owner)
 	engine_flush_all(vm->engine);
 }
 
-static const struct mem_ops vm_mem_ops = { .flush_all = vm_flush_all };
+static void vm_drop_writes(void *owner, bool granted_only)
+{
+	struct vm *vm = owner;
+
+	engine_drop_writes(vm->engine, granted_only);
+}
+
+static const struct mem_ops vm_mem_ops = { .flush_all = vm_flush_all,
+					   .drop_writes = vm_drop_writes };
 
 /* Frequency of the host's TSC where the host does not tell it. */
 static u32 tsc_measure(void)
@@ -77,6 +85,8 @@ struct vm *vm_create(const struct system *sys, int *err)
 	pthread_mutex_init(&vm->clock_lock, NULL);
 	pthread_mutex_init(&vm->lock, NULL);
 	vm->mem = mem_create(&vm_mem_ops, vm);
+	if (vm->mem)
+		mem_dirty_collector(vm->mem, sys->collector);
 	vm->timers = vm->mem ? timers_create() : NULL;
 	if (vm->timers && !irqfds_init(&vm->irqfds) && !iobuses_init(&vm->iobuses) &&
 	    !vm_tick_init(vm)) {
@@ -102,6 +112,12 @@ void vm_put(void *object)
 
 	if (!__atomic_sub_fetch(&vm->refs, 1, __ATOMIC_ACQ_REL))
 		vm_destroy(vm);
+}
+
+void vm_stats_print(struct vm *vm, FILE *f)
+{
+	engine_stats_print(vm->engine, f);
+	dirty_stats_print(vm, f);
 }
 
 /* vCPUs may live on; interrupts from outside end with the VM's own descriptor, as in KVM. */
@@ -174,10 +190,7 @@ long vm_set_memory(struct call *c)
 	const struct kvm_userspace_memory_region *r = c->data;
 	const u32 known = KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY;
 
-	if ((u16)r->slot >= USER_MEM_SLOTS || r->flags & ~known)
-		return -EINVAL;
-	/* DIFFERS: KVM_MEM_LOG_DIRTY_PAGES is refused with EINVAL until dirty logging is there. */
-	if (r->flags & KVM_MEM_LOG_DIRTY_PAGES)
+	if ((u16)r->slot >= VM_MEM_SLOTS || r->flags & ~known)
 		return -EINVAL;
 	if ((r->memory_size | r->guest_phys_addr | r->userspace_addr) & ~PAGE_MASK)
 		return -EINVAL;
@@ -279,6 +292,8 @@ long vm_enable_cap(struct call *c)
 		return set_irq_options(c->vm, true, e->args[0]);
 	case KVM_CAP_DISABLE_QUIRKS:
 		return set_irq_options(c->vm, true, e->args[0]);
+	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+		return dirty_set_manual(c->vm, e->args[0]);
 	case KVM_CAP_MAX_VCPU_ID:
 		return set_max_vcpu_ids(c->vm, e->args[0]);
 	default:

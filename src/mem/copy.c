@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "base/bulk.h"
-#include "mem/mem.h"
+#include "mem/private.h"
 
 /* The run of bytes from @gpa on that one slot holds, at most @len; 0 when there is none. */
 static size_t run_find(const struct mem *m, unsigned space, gpa_t gpa, size_t len,
@@ -19,13 +19,31 @@ static size_t run_find(const struct mem *m, unsigned space, gpa_t gpa, size_t le
 	return len < rest ? len : rest;
 }
 
-int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len)
+/* Whoever takes a slot away publishes that first, and then waits until it has seen no copier. */
+static __thread u32 *copying __attribute__((tls_model("initial-exec")));
+
+static void copier_enter(const struct mem *m)
+{
+	copying = (u32 *)&m->copiers;
+	__atomic_add_fetch(copying, 1, __ATOMIC_SEQ_CST);
+}
+
+static void copier_leave(void)
+{
+	__atomic_sub_fetch(copying, 1, __ATOMIC_SEQ_CST);
+	copying = NULL;
+}
+
+void mem_copy_abandoned(void)
+{
+	if (copying)
+		copier_leave();
+}
+
+static int copy_from(const struct mem *m, unsigned space, gpa_t gpa, u8 *to, size_t len)
 {
 	struct slot *s = NULL;
-	u8 *to = buf;
 
-	if (gpa + len < gpa)
-		return -EFAULT;
 	while (len) {
 		size_t n = run_find(m, space, gpa, len, &s);
 
@@ -39,33 +57,61 @@ int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t l
 	return 0;
 }
 
-/* Store first, then set the dirty bit: a harvest in between must find the page again. */
-static void run_write(struct slot *s, gpa_t gpa, const u8 *from, size_t n)
+int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len)
+{
+	int r;
+
+	if (gpa + len < gpa)
+		return -EFAULT;
+	copier_enter(m);
+	r = copy_from(m, space, gpa, buf, len);
+	copier_leave();
+	return r;
+}
+
+/* Store first, then record: a harvest in between must find the page again. */
+static void run_write(struct mem_writer *w, struct slot *s, gpa_t gpa, const u8 *from, size_t n)
 {
 	gfn_t gfn = gpa >> PAGE_SHIFT, last = (gpa + n - 1) >> PAGE_SHIFT;
 
 	bulk_copy(slot_hva(s, gpa), from, n);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (; gfn <= last; gfn++)
-		page_grant_write(s, gfn);
+		page_grant_write(w, s, gfn);
 }
 
-int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t len)
+static int copy_to(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, const u8 *from,
+		   size_t len)
 {
-	const u8 *from = buf;
 	struct slot *s = NULL;
 
-	if (gpa + len < gpa)
-		return -EFAULT;
 	while (len) {
 		size_t n = run_find(m, space, gpa, len, &s);
 
 		if (!n || slot_is_readonly(s))
 			return -EFAULT;
-		run_write(s, gpa, from, n);
+		run_write(w, s, gpa, from, n);
 		from += n;
 		gpa += n;
 		len -= n;
 	}
 	return 0;
+}
+
+int mem_write_as(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, const void *buf,
+		 size_t len)
+{
+	int r;
+
+	if (gpa + len < gpa)
+		return -EFAULT;
+	copier_enter(m);
+	r = copy_to(m, w, space, gpa, buf, len);
+	copier_leave();
+	return r;
+}
+
+int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t len)
+{
+	return mem_write_as(m, NULL, space, gpa, buf, len);
 }

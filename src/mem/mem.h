@@ -28,17 +28,34 @@
 
 #define MEM_SPACES 2 /* address spaces: 0 normal, 1 SMM */
 
+/* Guest pages by level of the second stage, for statistics and for the arrays of a slot. */
+enum stage2_level { LEVEL_4K, LEVEL_2M, LEVEL_1G, LEVELS };
+
+struct mem;
+struct mem_writer;
+
 struct slot {
 	u32 id;	   /* KVM slot number with the address space in bits 16.. */
 	u32 flags; /* KVM_MEM_* */
 	gfn_t base_gfn;
 	u64 npages;
 	u8 *hva;
-	u64 serial; /* never used twice in a VM */
-	u64 *desc;  /* npages descriptors; from the arena, zero = not touched yet */
+	u64 serial;	/* never used twice in a VM */
+	u64 *desc;	/* npages descriptors; from the arena, zero = not touched yet */
+	u64 *block;	/* one per 2 MiB that the slot touches, see mem/levels.h */
+	u64 *giga;	/* one per 1 GiB */
+	u32 level_lock; /* spin: changes of level */
+	bool logged;	/* KVM_MEM_LOG_DIRTY_PAGES: published after log, see mem/dirty.h */
+	struct dirty_log {
+		u64 *bits;    /* one per page: written since the last harvest; NULL: never logged */
+		u64 *summary; /* one per word of bits that may be nonzero */
+		u64 *taken, *taken_summary; /* of the harvest under way; else all zero */
+		u64 npages, nwords, nsummary;
+	} log;
+	u64 mark;   /* bit of a descriptor that says "recorded": by the collector */
+	u64 *pages; /* mappings of the VM by level, for statistics; atomic */
+	struct mem *mem;
 };
-
-struct mem;
 
 /* Handed down at creation; every pointer may be NULL. */
 struct mem_ops {
@@ -47,6 +64,11 @@ struct mem_ops {
 	 * descriptors of a new slot know of no code. Called under mem->lock.
 	 */
 	void (*flush_all)(void *owner);
+	/*
+	 * Every vCPU must drop its write tags before this returns, those at least that were granted while
+	 * their slot was logged. @granted_only: vCPUs that hold none of these (struct mem_writer) need not be asked.
+	 */
+	void (*drop_writes)(void *owner, bool granted_only);
 };
 
 struct mem *mem_create(const struct mem_ops *ops, void *owner);
@@ -86,11 +108,11 @@ struct slot *mem_slot_by_id(const struct mem *m, unsigned space, u32 id);
 bool mem_has_hva(const struct mem *m, const void *hva);
 
 /*
- * The only place that grants a write: record the write (D bit, later log, PML, ring), then say
- * whether a write tag may be installed. False: this one store may proceed (unless the slot is
- * read-only) but the next must ask again (page holds translated code).
+ * The only place that grants a write: record the write (D bit; dirty log, PML or ring of @w while the slot is
+ * logged), then say whether a write tag may be installed. False: this one store may proceed (unless the slot is
+ * read-only) but the next must ask again (page holds translated code). @w: the vCPU that writes, or NULL.
  */
-bool page_grant_write(struct slot *s, gfn_t gfn);
+bool page_grant_write(struct mem_writer *w, struct slot *s, gfn_t gfn);
 
 /* Note a read; sets A and R. */
 void page_note_read(struct slot *s, gfn_t gfn);
@@ -107,9 +129,14 @@ bool page_has_code(const struct slot *s, gfn_t gfn);
 /*
  * Copy between guest-physical memory and a buffer, for devices and ioctls (never a vCPU's own
  * accesses). Returns 0 or -EFAULT when a byte has no slot or, for writes, is read-only. A write
- * stores first and marks dirty after. The caller keeps the slots from going away meanwhile.
+ * stores first and marks dirty after. A slot that is deleted meanwhile is kept until they are done.
  */
 int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len);
 int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t len);
+/* The same on behalf of a vCPU, by its own thread: the write is logged as that vCPU's. */
+int mem_write_as(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, const void *buf,
+		 size_t len);
+/* A fault in the middle of a copy has led out of it: the thread copies no more. */
+void mem_copy_abandoned(void);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-#include "mem/mem.h"
+#include "mem/dirty.h"
 
 /* KVM_USER_MEM_SLOTS and the three that the kernel keeps for itself (TSS, identity map, APIC). */
 #define SLOT_IDS 32767
@@ -46,11 +46,18 @@ struct slot_space {
 };
 
 struct mem {
-	u32 seq; /* odd while a list is being changed; readers try again */
+	u32 seq;     /* odd while a list is being changed; readers try again */
+	u32 copiers; /* copies of copy.c under way: a slot that is gone is given back when none is */
 	struct slot_space space[MEM_SPACES];
 	struct arena arena;
 	u64 total_pages;
-	u64 serial; /* of the newest slot */
+	u64 serial;	   /* of the newest slot */
+	u64 pages[LEVELS]; /* mappings of the second stage, atomic */
+	u8 collector;	   /* enum dirty_collector */
+	bool initially_set;
+	u64 nlogged;		    /* slots with a log; 0 again when the VM is destroyed */
+	struct mem_writer *writers; /* vCPUs */
+	struct dirty_stats stats;
 	pthread_mutex_t lock;
 	const struct mem_ops *ops;
 	void *owner;

@@ -3,9 +3,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/kvm.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "mem/levels.h"
 #include "mem/private.h"
 
 #define SLOT_MAX_PAGES ((1ull << 31) - 1)	   /* KVM_MEM_MAX_NR_PAGES */
@@ -49,6 +52,13 @@ void mem_destroy(struct mem *m)
 {
 	if (!m)
 		return;
+	for (unsigned i = 0; i < MEM_SPACES; i++)
+		for (u32 k = 0; k < m->space[i].n; k++)
+			if (m->space[i].list[k]->logged)
+				dirty_log_stop(m->space[i].list[k]);
+	if (m->nlogged)
+		fprintf(stderr, "anykvm: %lu memory slots too many counted as logged\n",
+			m->nlogged);
 	arena_destroy(&m->arena);
 	pthread_mutex_destroy(&m->lock);
 	munmap(m->map, m->map_size);
@@ -59,6 +69,19 @@ static void flush(struct mem *m)
 {
 	if (m->ops && m->ops->flush_all)
 		m->ops->flush_all(m->owner);
+}
+
+static void drop_writes(struct mem *m)
+{
+	if (m->ops && m->ops->drop_writes)
+		m->ops->drop_writes(m->owner, false);
+}
+
+/* Devices that found the slot before it went. None waits for anything but host memory. */
+static void copiers_wait(const struct mem *m)
+{
+	while (__atomic_load_n(&m->copiers, __ATOMIC_SEQ_CST))
+		sched_yield();
 }
 
 /* Index of the first slot at or above @gfn. */
@@ -123,13 +146,32 @@ static bool range_taken(const struct slot_space *sp, const struct slot *self, gf
 	return false;
 }
 
-/* Whoever was waited for in flush() was the last to use @s. */
-static void slot_retire(struct mem *m, struct slot *s)
+/* Descriptors of all levels, in one range of the arena. */
+static u64 desc_count(gfn_t base, u64 npages)
+{
+	return npages + slot_blocks(base, npages) + slot_gigas(base, npages);
+}
+
+/*
+ * Whoever was waited for in flush() was the last vCPU to use @s. Its log has the last entries then; it may go on in
+ * another slot.
+ */
+static void slot_retire(struct mem *m, struct slot *s, bool log_moved)
 {
 	u64 npages = s->npages;
 
+	copiers_wait(m);
+	dirty_drain_all(m);
+	if (log_moved)
+		s->logged = false;
+	else if (s->logged)
+		dirty_log_stop(s);
+	if (log_moved)
+		s->log = (struct dirty_log){ 0 };
+	dirty_log_destroy(s);
+	stage2_uncount(s);
 	__atomic_store_n(&s->npages, 0, __ATOMIC_RELEASE);
-	arena_free(&m->arena, s->desc, npages);
+	arena_free(&m->arena, s->desc, desc_count(s->base_gfn, npages));
 	m->total_pages -= npages;
 }
 
@@ -140,8 +182,25 @@ static int slot_delete(struct mem *m, struct slot_space *sp, struct slot *old)
 	list_publish(m, sp, old, NULL);
 	sp->by_id[(u16)old->id] = NULL;
 	flush(m);
-	slot_retire(m, old);
+	slot_retire(m, old, false);
 	return 0;
+}
+
+/* The log of a slot that is made or moved, before anybody knows of it: npages is 0 still. */
+static int log_place(struct slot *new, struct slot *old, u64 npages)
+{
+	int r;
+
+	if (!(new->flags &KVM_MEM_LOG_DIRTY_PAGES))
+		return 0;
+	if (old && old->logged) {
+		dirty_log_move(new, old);
+		return 0;
+	}
+	r = dirty_log_create(new, npages);
+	if (!r)
+		dirty_log_start(new);
+	return r;
 }
 
 /* Create @want, or move @old there: a move starts with fresh descriptors, as nothing is mapped. */
@@ -153,22 +212,53 @@ static int slot_place(struct mem *m, struct slot_space *sp, struct slot *old,
 
 	if (want->base_gfn + want->npages > GFN_LIMIT)
 		return -EINVAL;
-	desc = arena_alloc(&m->arena, want->npages);
+	desc = arena_alloc(&m->arena, desc_count(want->base_gfn, want->npages));
 	if (!desc)
 		return -ENOMEM;
+	/* Not *new = ...: npages is 0, and stays it until all else is there. */
 	new->id = want->id;
 	new->flags = want->flags;
 	new->base_gfn = want->base_gfn;
 	new->hva = want->hva;
 	new->desc = desc;
+	new->block = desc + want->npages;
+	new->giga = new->block + slot_blocks(want->base_gfn, want->npages);
 	new->serial = ++m->serial;
+	new->mem = m;
+	new->pages = m->pages;
+	new->mark = m->collector == DIRTY_PML ? S2_D : S2_W;
+	if (log_place(new, old, want->npages)) {
+		arena_free(&m->arena, desc, desc_count(want->base_gfn, want->npages));
+		return -ENOMEM;
+	}
 	__atomic_store_n(&new->npages, want->npages, __ATOMIC_RELEASE);
 	m->total_pages += want->npages;
 	list_publish(m, sp, old, new);
 	sp->by_id[(u16)want->id] = new;
 	if (old) {
 		flush(m);
-		slot_retire(m, old);
+		slot_retire(m, old, new->log.bits &&new->log.bits == old->log.bits);
+	}
+	return 0;
+}
+
+/* Logging on or off: translations stay; tags that were granted unlogged go, and the levels follow. */
+static int slot_flags(struct mem *m, struct slot *s, u32 flags)
+{
+	bool on = flags & KVM_MEM_LOG_DIRTY_PAGES, change = on != s->logged;
+
+	if (on && change && dirty_log_create(s, s->npages))
+		return -ENOMEM;
+	__atomic_store_n(&s->flags, flags, __ATOMIC_RELEASE);
+	if (!change)
+		return 0;
+	if (on) {
+		stage2_make_stale(s);
+		dirty_log_start(s);
+		drop_writes(m);
+	} else {
+		dirty_log_stop(s);
+		stage2_restore(s);
 	}
 	return 0;
 }
@@ -180,13 +270,8 @@ static int slot_change(struct mem *m, struct slot_space *sp, struct slot *old,
 		if (want->hva != old->hva || want->npages != old->npages ||
 		    (want->flags ^ old->flags) & KVM_MEM_READONLY)
 			return -EINVAL;
-		if (want->base_gfn == old->base_gfn) {
-			if (want->flags != old->flags) {
-				__atomic_store_n(&old->flags, want->flags, __ATOMIC_RELEASE);
-				flush(m);
-			}
-			return 0;
-		}
+		if (want->base_gfn == old->base_gfn)
+			return slot_flags(m, old, want->flags);
 	}
 	if (range_taken(sp, old, want->base_gfn, want->npages))
 		return -EEXIST;

@@ -1,42 +1,40 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The second stage of a slot: descriptors change by compare-and-swap only, so no bit is lost. */
-#include "mem/mem.h"
+/* The second stage of a slot: descriptors change by compare-and-swap only, so no bit is lost. Leaf code. */
+#include "mem/dirty.h"
+#include "mem/levels.h"
 
-/* Set and clear bits of a descriptor; returns what it was. Plain load when nothing changes. */
-static inline u64 desc_update(u64 *desc, u64 set, u64 clear)
+/*
+ * While the slot is not logged, W and D are set without a record. A vCPU that has set them must look once more: if
+ * logging began meanwhile, what it has set says "recorded", which it is not until this vCPU records it. When both
+ * looks say no, the tag that follows goes with the request that enabling waits for.
+ */
+bool page_grant_write(struct mem_writer *w, struct slot *s, gfn_t gfn)
 {
-	u64 old = __atomic_load_n(desc, __ATOMIC_RELAXED), new;
+	bool logged;
 
-	do {
-		new = (old & ~clear) | set;
-		if (new == old)
-			break;
-	} while (!__atomic_compare_exchange_n(desc, &old, new, true, __ATOMIC_SEQ_CST,
-					      __ATOMIC_RELAXED));
-	return old;
-}
-
-bool page_grant_write(struct slot *s, gfn_t gfn)
-{
 	if (slot_is_readonly(s))
 		return false;
-	return !(desc_update(slot_desc(s, gfn), S2_R | S2_W | S2_A | S2_D, 0) & S2_CODE);
+	logged = slot_is_logged(s);
+	if (likely(!logged))
+		stage2_touch(s, gfn, S2_WRITTEN);
+	if (unlikely(slot_is_logged(s)))
+		dirty_record(w, s, gfn, !logged);
+	return !page_has_code(s, gfn);
 }
 
 void page_note_read(struct slot *s, gfn_t gfn)
 {
-	desc_update(slot_desc(s, gfn), S2_R | S2_A, 0);
+	stage2_touch(s, gfn, S2_R | S2_A);
 }
 
-/* The first holder takes W away: EPT's own bits then say what a write tag may not do. */
 bool page_code_get(struct slot *s, gfn_t gfn)
 {
-	u64 *desc = slot_desc(s, gfn), old = __atomic_load_n(desc, __ATOMIC_RELAXED), new;
+	u64 *desc = slot_desc(s, gfn), old = __atomic_load_n(desc, __ATOMIC_RELAXED);
 
-	do {
-		new = ((old | S2_R | S2_X | S2_A) & ~S2_W) + S2_CODE_ONE;
-	} while (!__atomic_compare_exchange_n(desc, &old, new, true, __ATOMIC_SEQ_CST,
-					      __ATOMIC_RELAXED));
+	stage2_touch(s, gfn, S2_R | S2_A);
+	while (!__atomic_compare_exchange_n(desc, &old, (old | S2_X) + S2_CODE_ONE, true,
+					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
 	return old & S2_CODE;
 }
 

@@ -29,9 +29,10 @@ static void accepts(void **state)
 	assert_int_equal(parsed.form, ENGINE_CHECKED);
 	assert_int_equal(parse("engine=checked,engine=fast"), 0);
 	assert_int_equal(parsed.form, ENGINE_FAST);
-	assert_int_equal(parse(",cpu-mask=x86-64-v3,,counters=on,"), 0);
+	assert_int_equal(parse(",cpu-mask=x86-64-v3,,counters=on,dirty=pml,"), 0);
 	assert_string_equal(parsed.cpu_mask, "x86-64-v3");
 	assert_true(parsed.counters);
+	assert_int_equal(parsed.collector, DIRTY_PML);
 	assert_int_equal(parse("cpu-mask=x86-64-v2,cpu-mask=none"), 0);
 	assert_string_equal(parsed.cpu_mask, "");
 }
@@ -48,6 +49,7 @@ static void refuses(void **state)
 		{ "=fast", "\"\"" },
 		{ "cpu-mask=x86-64-v9", "x86-64-v2" },
 		{ "engine=fast,counters=maybe", "on or off" },
+		{ "dirty=ring", "wp or pml" },
 		{ "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa="
 		  "1",
 		  "too long" },

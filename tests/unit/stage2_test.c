@@ -25,18 +25,18 @@ static void test_grant(void **state)
 	s = mem_slot_find(m, 0, 0x100, NULL);
 	page_note_read(s, 0x100);
 	assert_int_equal(*slot_desc(s, 0x100), S2_R | S2_A);
-	assert_true(page_grant_write(s, 0x100));
+	assert_true(page_grant_write(NULL, s, 0x100));
 	assert_int_equal(*slot_desc(s, 0x100), S2_R | S2_W | S2_A | S2_D);
 	assert_false(page_code_get(s, 0x100));
 	assert_true(page_code_get(s, 0x100));
 	assert_int_equal(page_code_holders(s, 0x100), 2);
 	assert_true(page_has_code(s, 0x100));
 	assert_false(page_has_code(s, 0x101));
-	assert_false(page_grant_write(s, 0x100));
+	assert_false(page_grant_write(NULL, s, 0x100));
 	page_code_put(s, 0x100);
-	assert_false(page_grant_write(s, 0x100));
+	assert_false(page_grant_write(NULL, s, 0x100));
 	page_code_put(s, 0x100);
-	assert_true(page_grant_write(s, 0x100));
+	assert_true(page_grant_write(NULL, s, 0x100));
 	mem_destroy(m);
 }
 
@@ -49,7 +49,7 @@ static void test_readonly(void **state)
 	assert_int_equal(mem_slot_set(m, 0, 0, KVM_MEM_READONLY, 0, 16, HVA), 0);
 	s = mem_slot_find(m, 0, 0, NULL);
 	assert_true(slot_is_readonly(s));
-	assert_false(page_grant_write(s, 3));
+	assert_false(page_grant_write(NULL, s, 3));
 	assert_int_equal(*slot_desc(s, 3), 0);
 	mem_destroy(m);
 }
@@ -69,7 +69,7 @@ static void test_reuse(void **state)
 			s = mem_slot_by_id(m, 0, i);
 			for (u64 k = 0; k < n[i]; k++) {
 				assert_int_equal(s->desc[k], 0);
-				page_grant_write(s, s->base_gfn + k);
+				page_grant_write(NULL, s, s->base_gfn + k);
 			}
 		}
 		for (u32 i = 0; i < 3; i++)
@@ -87,7 +87,7 @@ static void test_terabytes(void **state)
 	(void)state;
 	for (u32 i = 0; i < 4; i++) {
 		assert_int_equal(mem_slot_set(m, 0, i, 0, i * (n + 1), n, HVA), 0);
-		assert_true(page_grant_write(mem_slot_by_id(m, 0, i), i * (n + 1) + n - 1));
+		assert_true(page_grant_write(NULL, mem_slot_by_id(m, 0, i), i * (n + 1) + n - 1));
 	}
 	mem_destroy(m);
 }
@@ -146,7 +146,7 @@ static void test_race(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, marker, s), 0);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		__atomic_fetch_and(s->desc, ~S2_D, __ATOMIC_SEQ_CST);
-		page_grant_write(s, 0);
+		page_grant_write(NULL, s, 0);
 		lost += !(*slot_desc(s, 0) & S2_D);
 	}
 	pthread_join(thread, NULL);

@@ -25,7 +25,7 @@ static inline bool write_open(struct x86_cpu *cpu, struct slot *s, gpa_t gpa, un
 {
 	gfn_t gfn = gpa >> PAGE_SHIFT;
 
-	if (likely(page_grant_write(s, gfn)))
+	if (likely(page_grant_write(cpu->writer, s, gfn)))
 		return true;
 	if (page_has_code(s, gfn) && cpu->code_written)
 		cpu->code_written(cpu->engine, s, gpa, len);

@@ -219,7 +219,8 @@ static __attribute__((noinline)) bool walk_mark(struct x86_cpu *cpu, struct walk
 		/* Tables in ROM work, without A and D: KVM skips the update too. */
 		if (!s || slot_is_readonly(s))
 			continue;
-		if (!page_grant_write(s, gfn) && page_has_code(s, gfn) && cpu->code_written)
+		if (!page_grant_write(cpu->writer, s, gfn) && page_has_code(s, gfn) &&
+		    cpu->code_written)
 			cpu->code_written(cpu->engine, s, w->at[i], w->narrow ? 4 : 8);
 		if (!entry_exchange(slot_hva(s, w->at[i]), w->narrow, w->seen[i], set))
 			return false;

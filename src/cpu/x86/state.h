@@ -341,6 +341,7 @@ struct x86_cpu {
 	struct mem *mem;
 	unsigned space; /* address space: 1 in SMM */
 	struct slot *slot_hint;
+	struct mem_writer *writer; /* who its writes are recorded for; may be NULL */
 	const struct x86_platform *platform;
 	void *owner;
 	/* Called before a store to a page that translated code was made from; may be NULL. Leaf. */
