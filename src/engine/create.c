@@ -73,8 +73,8 @@ struct tlb *tlb_new(void)
 
 	if (!t)
 		return NULL;
-	for (unsigned i = 0; i < TLB_SIZE; i++)
-		t->e[i].tag_r = t->e[i].tag_w = tlb_no_tag(i);
+	/* Zero is the tag of page 0, whose index is 0: no tag for the others, and their memory stays untouched. */
+	t->e[0].tag_r = t->e[0].tag_w = tlb_no_tag(0);
 	t->large_lo = ~0ull;
 	return t;
 }

@@ -8,6 +8,7 @@
 
 #include "cpu/x86/access.h"
 #include "cpu/x86/bounce.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/ops.h"
 #include "cpu/x86/xstate.h"
@@ -33,6 +34,8 @@ static void done(struct engine_vcpu *v)
 static void deliver(struct engine_vcpu *v)
 {
 	v->step = STEP_NONE;
+	if (engine_debug_fault(v))
+		return;
 	switch (x86_deliver_exception(&v->cpu)) {
 	case X86_OK:
 		done(v);
@@ -300,15 +303,27 @@ static void run_bounce(struct engine_vcpu *v)
 /* DR7's execution breakpoints at the next instruction: DR6 bits that hit. */
 static u64 breakpoints_hit(const struct x86_cpu *cpu)
 {
-	u64 hit = 0, lin = cpu->seg[SEG_CS].base + cpu->rip;
+	u64 hit = 0, lin = cpu->seg[SEG_CS].base + cpu->rip, dr7 = x86_dr7(cpu);
 
 	for (unsigned i = 0; i < 4; i++)
-		if (cpu->dr7 >> (2 * i) & 3 && !(cpu->dr7 >> (16 + 4 * i) & 3) && cpu->dr[i] == lin)
+		if (dr7_enabled(dr7, i) && dr7_kind(dr7, i) == DR7_EXECUTE && x86_dr(cpu, i) == lin)
 			hit |= BIT(i);
 	return hit;
 }
 
-/* TF or DR7: one instruction at a time. DIFFERS: data breakpoints of DR7 do not fire yet. */
+/* What the instruction that is complete now traps with: TF, a debugger's step, data breakpoints; bits of DR6. */
+static u64 traps_due(struct engine_vcpu *v)
+{
+	struct x86_cpu *cpu = &v->cpu;
+	u64 bits = cpu->watch;
+
+	if (v->step_tf || cpu->debug & X86_DEBUG_STEP)
+		bits |= DR6_BS;
+	cpu->watch = 0;
+	return bits;
+}
+
+/* TF, DR7 or a debugger: one instruction at a time. */
 static void run_step(struct engine_vcpu *v)
 {
 	struct x86_cpu *cpu = &v->cpu;
@@ -318,8 +333,9 @@ static void run_step(struct engine_vcpu *v)
 
 	if (v->step == STEP_RUNNING) {
 		v->step = STEP_NONE;
-		if (v->step_tf && !held) {
-			x86_raise_db(cpu, BIT(14));
+		hit = held ? 0 : traps_due(v);
+		if (hit) {
+			x86_raise_db(cpu, hit);
 			deliver(v);
 			return;
 		}
@@ -330,8 +346,8 @@ static void run_step(struct engine_vcpu *v)
 	}
 	hit = cpu->f.rf || held ? 0 : breakpoints_hit(cpu);
 	if (hit) {
-		cpu->f.rf =
-			1; /* in the frame: the instruction is to run when the handler returns */
+		/* In the frame: the instruction is to run when the handler returns. */
+		cpu->f.rf = !x86_debugger_has_db(cpu);
 		x86_raise_db(cpu, hit);
 		deliver(v);
 		return;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The slow paths of translated code: memory misses, helpers, finding the next block. Leaf code. */
 #include "cpu/x86/access.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/ops.h"
 #include "engine/vcpu.h"
@@ -26,11 +27,26 @@ static void set_rip(struct engine_vcpu *v, const struct x86_insn *insn)
 	cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn->len);
 }
 
+/* The instruction did not happen: nor did its data accesses. A debugger may want the #DB. */
+bool engine_debug_fault(struct engine_vcpu *v)
+{
+	struct x86_cpu *cpu = &v->cpu;
+
+	cpu->watch = 0;
+	if (likely(cpu->exc.vector != VEC_DB || !x86_debugger_has_db(cpu)))
+		return false;
+	x86_debug_exit(cpu, VEC_DB, cpu->exc.has_payload ? cpu->exc.payload : 0);
+	v->reason = LEAVE_EXIT;
+	return true;
+}
+
 /* Deliver cpu.exc; what remains to be done is left in v->reason. */
 static void fault(struct engine_vcpu *v)
 {
 	v->stats.faults++;
 	v->step = STEP_NONE;
+	if (engine_debug_fault(v))
+		return;
 	switch (x86_deliver_exception(&v->cpu)) {
 	case X86_FULL:
 		v->reason = LEAVE_FAULT;
@@ -230,6 +246,8 @@ bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_
 		v->reason = LEAVE_FULL;
 		break;
 	case X86_EXIT:
+		if (v->cpu.exit.reason == X86_EXIT_DEBUG) /* it has not run */
+			v->step = STEP_NONE;
 		v->reason = LEAVE_EXIT;
 		break;
 	}
@@ -471,7 +489,7 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 			return 0;
 		}
 		if (v->step == STEP_RUNNING ||
-		    (v->step == STEP_NONE && (cpu->f.tf || cpu->dr7 & 0xff)))
+		    (v->step == STEP_NONE && unlikely(x86_is_debugged(cpu))))
 			v->reason = LEAVE_STEP;
 		else if (cpu->kick && !v->hold_kick && !cpu->shadow && !v->step)
 			v->reason = LEAVE_KICK;

@@ -308,6 +308,8 @@ struct engine {
 };
 
 /* slow.c: called by the stubs, in leaf context. */
+/* cpu.exc is not delivered: it is a #DB for a debugger, v->reason is LEAVE_EXIT. */
+bool engine_debug_fault(struct engine_vcpu *v);
 void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin);
 void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn);
 u64 engine_op(struct engine_vcpu *v,

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "cpu/x86/access.h"
+#include "cpu/x86/control.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/mode.h"
 #include "kvm/kvm.h"
 
@@ -18,6 +20,7 @@ static long exit_io(struct vcpu *v)
 	struct kvm_run *run = v->run;
 	u32 bytes = e->size * e->count;
 
+	v->stats.io_exits++;
 	run->exit_reason = KVM_EXIT_IO;
 	run->io.direction = e->is_write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
 	run->io.size = e->size;
@@ -35,6 +38,7 @@ static long exit_mmio(struct vcpu *v)
 	const struct x86_exit *e = &v->cpu->exit;
 	struct kvm_run *run = v->run;
 
+	v->stats.mmio_exits++;
 	run->exit_reason = KVM_EXIT_MMIO;
 	run->mmio.phys_addr = e->gpa;
 	run->mmio.len = e->size;
@@ -57,6 +61,7 @@ static long exit_msr(struct vcpu *v)
 
 static long exit_hlt(struct vcpu *v)
 {
+	v->stats.halt_exits++;
 	if (!v->lapic) {
 		v->run->exit_reason = KVM_EXIT_HLT;
 		return 0;
@@ -77,10 +82,10 @@ static long exit_debug(struct vcpu *v)
 	struct kvm_debug_exit_arch *arch = &v->run->debug.arch;
 
 	v->run->exit_reason = KVM_EXIT_DEBUG;
-	arch->exception = cpu->exc.vector;
+	arch->exception = cpu->exit.port;
 	arch->pc = cpu->seg[SEG_CS].base + cpu->rip;
-	arch->dr6 = cpu->dr6;
-	arch->dr7 = cpu->dr7;
+	arch->dr6 = DR6_FIXED | cpu->exit.error;
+	arch->dr7 = x86_dr7(cpu);
 	return 0;
 }
 
@@ -110,6 +115,7 @@ static long exit_internal(struct vcpu *v)
 	struct kvm_run *run = v->run;
 	unsigned n;
 
+	v->stats.insn_emulation_fail++;
 	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
 	run->emulation_failure.suberror = KVM_INTERNAL_ERROR_EMULATION;
 	run->emulation_failure.flags = 0;

@@ -94,8 +94,10 @@ static enum x86_status inject_again(struct x86_cpu *cpu)
 	return x86_deliver_pending(cpu);
 }
 
-static enum x86_status inject_nmi(struct x86_cpu *cpu)
+static enum x86_status inject_nmi(struct vcpu *v)
 {
+	struct x86_cpu *cpu = v->cpu;
+
 	if (!cpu->event.nmi_pending)
 		return X86_OK;
 	if (cpu->event.nmi_blocked || cpu->shadow) {
@@ -103,6 +105,7 @@ static enum x86_status inject_nmi(struct x86_cpu *cpu)
 		return X86_OK;
 	}
 	cpu->event.nmi_pending--;
+	v->stats.nmi_injections++;
 	return x86_deliver(cpu, EVENT_NMI, VEC_NMI);
 }
 
@@ -116,8 +119,10 @@ static enum x86_status inject_irq(struct vcpu *v)
 		return X86_OK;
 	if (x86_interruptible(cpu)) {
 		vector = lapic_ack(v->lapic);
-		if (vector >= 0)
+		if (vector >= 0) {
+			v->stats.irq_injections++;
 			st = x86_deliver(cpu, EVENT_INTERRUPT, vector);
+		}
 	}
 	if (lapic_pending(v->lapic))
 		cpu->irq_waiting = true;
@@ -134,12 +139,14 @@ enum x86_status vcpu_inject(struct vcpu *v)
 		st = inject_again(cpu);
 		if (st != X86_OK || event_in_flight(cpu))
 			return st;
+	} else if (unlikely(cpu->debug & X86_DEBUG_BLOCKIRQ)) {
+		return X86_OK;
 	} else if (unlikely(instruction_in_flight(cpu))) {
 		/* Look again as soon as it is complete. */
 		v->recheck = cpu->event.nmi_pending || (v->lapic && lapic_pending(v->lapic));
 		return X86_OK;
 	}
-	st = inject_nmi(cpu);
+	st = inject_nmi(v);
 	if (st == X86_OK && v->lapic)
 		st = inject_irq(v);
 	return st;

@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "kvm/iobuses.h"
 #include "kvm/irqfds.h"
+#include "kvm/stats.h"
 #include "mem/mem.h"
 #include "virt/i8254.h"
 #include "virt/irq/irq.h"
@@ -89,6 +90,9 @@ struct vm {
 	struct msr_filter *msr_filter; /* under msr_lock */
 	u64 manual_protect;	       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 
+	struct vm_stats stats;
+	struct stats_file stats_file;
+
 	struct timer tick; /* looks after vCPUs in guest code, see run.c */
 	bool tick_armed;
 };
@@ -118,6 +122,9 @@ struct vcpu {
 	bool on_bus;	  /* reads vm->iobuses, own thread; see iobuses.h */
 	bool clock_stale; /* time page must be written before entry */
 	u32 nmi_queued;	  /* KVM_NMI */
+
+	struct vcpu_stats stats; /* of the vCPU's own thread */
+	struct stats_file stats_file;
 
 	bool sipi_due;
 	u8 sipi_vector;

@@ -262,6 +262,7 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 {
 	struct vcpu *v = owner;
 
+	v->stats.hypercalls++;
 	*result = -(u64)KVM_ENOSYS;
 	if (v->cpu->cpl) {
 		*result = -(u64)KVM_EPERM;

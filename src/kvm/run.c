@@ -33,6 +33,7 @@ long vcpu_interrupted(struct vcpu *v)
 
 static long interrupted_exit(struct vcpu *v)
 {
+	v->stats.signal_exits++;
 	v->run->exit_reason = KVM_EXIT_INTR;
 	return -EINTR;
 }
@@ -74,6 +75,7 @@ static long enter(struct vcpu *v)
 	vm_tick_start(v->vm);
 	how = engine_run(v->engine);
 	__atomic_store_n(&v->in_guest, false, __ATOMIC_RELEASE);
+	v->stats.exits++;
 	return how == ENGINE_KICKED ? 1 : vcpu_exit(v);
 }
 
@@ -86,6 +88,7 @@ static bool window_exit(struct vcpu *v)
 		v->cpu->irq_waiting = true;
 		return false;
 	}
+	v->stats.irq_window++;
 	v->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
 	return true;
 }
@@ -185,6 +188,7 @@ static void post_run(struct vcpu *v)
 	run->ready_for_interrupt_injection = v->lapic || vcpu_irq_window_open(v);
 	if (unlikely(run->kvm_valid_regs))
 		sync_out(v);
+	stats_show(&v->stats_file, &v->stats, sizeof(v->stats));
 }
 
 /*

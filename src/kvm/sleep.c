@@ -54,9 +54,12 @@ static int futex_sleep(struct vcpu *v, u32 expected)
 
 long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v))
 {
+	u64 since = timer_now();
 	long r = 1;
 	u32 word;
 
+	v->stats.blocking = 1;
+	stats_show(&v->stats_file, &v->stats, sizeof(v->stats));
 	__atomic_store_n(&v->sleeping, true, __ATOMIC_SEQ_CST);
 	for (;;) {
 		__atomic_store_n(&v->run->padding1[DOORBELL], 0, __ATOMIC_SEQ_CST);
@@ -72,5 +75,8 @@ long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v))
 		}
 	}
 	__atomic_store_n(&v->sleeping, false, __ATOMIC_SEQ_CST);
+	v->stats.blocking = 0;
+	v->stats.halt_wakeup += r > 0;
+	v->stats.halt_wait_ns += timer_now() - since;
 	return r;
 }

@@ -100,6 +100,7 @@ void vcpu_destroy(struct vcpu *v)
 		lapic_destroy(v->lapic);
 	if (v->engine)
 		engine_vcpu_destroy(v->engine);
+	stats_close(&v->stats_file);
 	if (v->run)
 		munmap(v->run, RUN_SIZE);
 	pthread_mutex_destroy(&v->lock);

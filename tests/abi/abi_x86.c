@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "abi.h"
 
@@ -294,8 +295,100 @@ static void quirk_cases(struct abi *a)
 	abi_close(a, vm);
 }
 
+static long debug(struct abi *a, struct guest *g, unsigned control, unsigned dr7, unsigned dr0)
+{
+	struct kvm_guest_debug d = { .control = control,
+				     .arch.debugreg = { [0] = dr0, [7] = dr7 } };
+
+	return IOCTL(a, g->vcpu, KVM_SET_GUEST_DEBUG, &d);
+}
+
+/* nop; mov %al, 0x300; int3; hlt */
+static void debug_cases(struct abi *a)
+{
+	struct guest g;
+
+	START(a, &g, 0x90, 0xa2, 0x00, 0x03, 0xcc, 0xf4);
+	abi_case(a, "SET_GUEST_DEBUG, bad pointer", -EFAULT,
+		 IOCTL(a, g.vcpu, KVM_SET_GUEST_DEBUG, abi_bad_pointer()));
+	abi_case(a, "SET_GUEST_DEBUG on a VM", -ENOTTY, IOCTL(a, g.vm, KVM_SET_GUEST_DEBUG, 0));
+	abi_case(a, "SET_GUEST_DEBUG step", 0,
+		 debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, 0x400, 0));
+	run(a, &g);
+	abi_case(a, "a step exits", KVM_EXIT_DEBUG, g.run->exit_reason);
+	abi_case(a, "a step is #DB", 1, g.run->debug.arch.exception);
+	abi_case(a, "a step is behind the instruction", 0x101, (long)g.run->debug.arch.pc);
+	abi_case(a, "a step: DR6", 0xffff4ff0, (long)g.run->debug.arch.dr6);
+	/* A write of one byte at 0x300. */
+	debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, 0x10402, 0x300);
+	run(a, &g);
+	abi_case(a, "a watchpoint exits", KVM_EXIT_DEBUG, g.run->exit_reason);
+	abi_case(a, "a watchpoint is behind the instruction", 0x104, (long)g.run->debug.arch.pc);
+	abi_case(a, "a watchpoint: DR6", 0xffff0ff1, (long)g.run->debug.arch.dr6);
+	debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, 0x402, 0x104);
+	run(a, &g);
+	abi_case(a, "a breakpoint is at the instruction", 0x104, (long)g.run->debug.arch.pc);
+	debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP, 0x400, 0);
+	run(a, &g);
+	abi_case(a, "INT3 exits", 3, g.run->debug.arch.exception);
+	abi_case(a, "INT3 is at the instruction", 0x104, (long)g.run->debug.arch.pc);
+	abi_case(a, "SET_GUEST_DEBUG off", 0, debug(a, &g, 0, 0, 0));
+	abi_case(a, "SET_GUEST_DEBUG injects #BP", 0, debug(a, &g, KVM_GUESTDBG_INJECT_BP, 0, 0));
+	abi_case(a, "SET_GUEST_DEBUG injects one", -EBUSY,
+		 debug(a, &g, KVM_GUESTDBG_INJECT_DB, 0, 0));
+	g.page[4 * 3 + 1] = 2; /* vector of #BP: 0:0x200 */
+	g.page[0x200] = 0xf4;
+	run(a, &g);
+	abi_case(a, "the injected #BP is delivered", 0x201, (long)regs(a, &g).rip);
+	stop(a, &g);
+}
+
+/* The guest's own data breakpoint: mov %eax, %dr0 and %dr7, then a store that hits, and one that does not. */
+static void guest_breakpoint_cases(struct abi *a)
+{
+	struct kvm_debugregs d;
+	struct guest g;
+
+	START(a, &g, 0xa2, 0x01, 0x03, 0xa2, 0x00, 0x03, 0xf4);
+	IOCTL(a, g.vcpu, KVM_GET_DEBUGREGS, &d);
+	d.db[0] = 0x300;
+	d.dr7 = 0x10402; /* a write, one byte */
+	IOCTL(a, g.vcpu, KVM_SET_DEBUGREGS, &d);
+	g.page[4 * 1 + 1] = 2; /* vector of #DB: 0:0x200 */
+	g.page[0x200] = 0xf4;
+	run(a, &g);
+	abi_case(a, "the guest's watchpoint is delivered", 0x201, (long)regs(a, &g).rip);
+	abi_case(a, "behind the store that hit", 0x106, g.page[0x7fa] | g.page[0x7fb] << 8);
+	IOCTL(a, g.vcpu, KVM_GET_DEBUGREGS, &d);
+	abi_case(a, "DR6 of the guest", 0xffff0ff1, (long)d.dr6);
+	stop(a, &g);
+}
+
+static void stats_cases(struct abi *a)
+{
+	struct kvm_stats_header h = { 0 };
+	struct guest g;
+	int fd;
+
+	START(a, &g, 0xf4);
+	fd = IOCTL(a, g.vcpu, KVM_GET_STATS_FD, 0);
+	abi_case(a, "GET_STATS_FD of a vCPU", ABI_OK, fd);
+	abi_case(a, "its header", sizeof(h), read(fd, &h, sizeof(h)));
+	abi_case(a, "size of a name", 48, h.name_size);
+	abi_case(a, "it cannot be written", -1, write(fd, &h, 1));
+	close(fd);
+	fd = IOCTL(a, g.vm, KVM_GET_STATS_FD, 0);
+	abi_case(a, "GET_STATS_FD of a VM", ABI_OK, fd);
+	close(fd);
+	abi_case(a, "GET_STATS_FD of the system", -EINVAL, IOCTL(a, a->sys, KVM_GET_STATS_FD, 0));
+	stop(a, &g);
+}
+
 void abi_x86_cases(struct abi *a)
 {
+	debug_cases(a);
+	guest_breakpoint_cases(a);
+	stats_cases(a);
 	msr_exit_cases(a);
 	msr_refuse_cases(a);
 	ins_cases(a);

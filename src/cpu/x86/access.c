@@ -2,6 +2,7 @@
 /* Reading and writing guest memory at linear addresses: RAM by host address, the rest as devices. */
 #include "cpu/x86/access.h"
 #include "base/bulk.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/raise.h"
 #include "cpu/x86/mode.h"
 
@@ -18,6 +19,13 @@ static inline bool is_misaligned(const struct x86_cpu *cpu, gva_t lin, unsigned 
 {
 	return unlikely(cpu->mode & MODE_AC) && !(access & (ACC_SYSTEM | ACC_FETCH)) &&
 	       (size == 2 || size == 4 || size == 8) && (lin & (size - 1));
+}
+
+/* Data breakpoints: no access goes by a tag while there are any, see x86_is_debugged(). */
+static inline void watch(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access)
+{
+	if (unlikely(x86_dr7(cpu) & DR7_ENABLES) && !(access & (ACC_SYSTEM | ACC_FETCH)))
+		x86_watch_note(cpu, lin, size, access & ACC_WRITE);
 }
 
 /* Let a write of [gpa, gpa + len) happen next; returns whether a write tag may be installed. */
@@ -64,6 +72,7 @@ enum x86_status x86_host(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned
 	s = slot_for(cpu, xl->gpa, access);
 	if (unlikely(!s))
 		return X86_OK;
+	watch(cpu, lin, size, access);
 	if (access & ACC_WRITE)
 		granted = write_open(cpu, s, xl->gpa, size);
 	else
@@ -105,6 +114,7 @@ static inline enum x86_status pieces_make(struct x86_cpu *cpu, gva_t lin, unsign
 	p[0].slot = slot_for(cpu, p[0].gpa, access);
 	if (is_misaligned(cpu, lin, size, access))
 		return x86_raise_error(cpu, VEC_AC, 0);
+	watch(cpu, lin, size, access);
 	return X86_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "cpu/x86/access.h"
 #include "cpu/x86/control.h"
 #include "cpu/x86/cpuid.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/fpu.h"
 #include "cpu/x86/mode.h"
@@ -117,7 +118,7 @@ static enum x86_status debug_number(struct x86_cpu *cpu, const struct x86_insn *
 	}
 	if (cpu->cpl > 0)
 		return x86_raise_gp(cpu, 0);
-	if (cpu->dr7 & DR7_GD)
+	if (x86_dr7(cpu) & DR7_GD)
 		return x86_raise_db(cpu, DR6_BD);
 	return X86_OK;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Instructions that enter and leave the kernel: SYSCALL, SYSENTER and their returns, INT n and its kin. */
 #include "cpu/x86/access.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/frame.h"
 #include "cpu/x86/mode.h"
@@ -213,12 +214,16 @@ enum x86_status x86_op_int_n(struct x86_cpu *cpu, const struct x86_insn *insn)
 enum x86_status x86_op_int3(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	(void)insn;
+	if (unlikely(cpu->debug & X86_DEBUG_SW))
+		return x86_debug_exit(cpu, VEC_BP, 0);
 	return interrupt_enter(cpu, EVENT_SOFT, VEC_BP);
 }
 
 enum x86_status x86_op_int1(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	(void)insn;
+	if (unlikely(x86_debugger_has_db(cpu)))
+		return x86_debug_exit(cpu, VEC_DB, 0);
 	return interrupt_enter(cpu, EVENT_ICEBP, VEC_DB);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The mode word and RFLAGS, computed from what they are made of. */
 #include "cpu/x86/mode.h"
+#include "cpu/x86/debug.h"
 #include "cpu/x86/raise.h"
 
 /* A segment through which every legacy access of its kind is allowed and adds nothing. */
@@ -46,8 +47,7 @@ static inline x86_mode_t mode_vector(const struct x86_cpu *cpu)
 
 static inline bool step_wanted(const struct x86_cpu *cpu)
 {
-	/* DR7: L0-L3 and G0-G3. */
-	return cpu->f.tf || cpu->shadow || (cpu->dr7 & 0xff);
+	return cpu->shadow || x86_is_debugged(cpu);
 }
 
 static inline x86_mode_t mode_segments(const struct x86_cpu *cpu)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Accesses to devices, restartable: what was answered is remembered until the instruction is complete. */
 #include "cpu/x86/access.h"
+#include "cpu/x86/debug.h"
 
 #define SUBERROR_EMULATION 1 /* KVM_INTERNAL_ERROR_EMULATION */
 
@@ -136,5 +137,7 @@ enum x86_status x86_io(struct x86_cpu *cpu, u16 port, void *data, unsigned size,
 		.addr = port, .size = size, .is_write = is_write, .is_io = true
 	};
 
+	if (unlikely(x86_dr7(cpu) & DR7_ENABLES))
+		x86_watch_note_io(cpu, port, size);
 	return device_access(cpu, &a, data);
 }

@@ -238,6 +238,12 @@ static inline bool x86_flush_wanted(const struct x86_flush *f)
 	return f->all || f->switched || f->nonglobal || f->npages || f->npcids;
 }
 
+/* What a debugger in user space has asked for: bits of cpu->debug. */
+#define X86_DEBUG_STEP	   BIT(0)
+#define X86_DEBUG_HW	   BIT(1) /* debug_dr[] instead of the guest's registers */
+#define X86_DEBUG_SW	   BIT(2) /* INT3 exits */
+#define X86_DEBUG_BLOCKIRQ BIT(3)
+
 struct x86_cpuid_entry { /* layout of struct kvm_cpuid_entry2 */
 	u32 function, index, flags, eax, ebx, ecx, edx, padding[3];
 };
@@ -297,6 +303,9 @@ struct x86_cpu {
 	u64 cr0, cr2, cr3, cr4, cr8; /* cr8 is used only without an in-kernel LAPIC */
 	u64 efer, xcr0;
 	u64 dr[4], dr6, dr7;
+	u64 debug_dr[4], debug_dr7;
+	u8 debug;     /* X86_DEBUG_* */
+	u8 watch;     /* data breakpoints that the instruction at hand has hit, as bits of DR6 */
 	u64 pdptr[4]; /* PAE: loaded with CR3 */
 
 	u64 star, lstar, cstar, sfmask, kernel_gs_base;
