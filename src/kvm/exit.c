@@ -59,6 +59,25 @@ static long exit_msr(struct vcpu *v)
 	return 0;
 }
 
+/* kvm_run was filled by the interface whose call it is. */
+static long exit_hypercall(struct vcpu *v)
+{
+	v->run->exit_reason = v->cpu->exit.port;
+	v->exit_due = true;
+	return 0;
+}
+
+static void hypercall_complete(struct vcpu *v)
+{
+	bool xen = v->cpu->exit.port == KVM_EXIT_XEN;
+	u64 r = xen ? v->run->xen.u.hcall.result : v->run->hyperv.u.hcall.result;
+
+	x86_gpr_write(v->cpu, RAX, r, x86_is_64(v->cpu) ? 8 : 4);
+	if (!xen && !x86_is_64(v->cpu))
+		x86_gpr_write(v->cpu, RDX, r >> 32, 4);
+	vcpu_skip_instruction(v);
+}
+
 static long exit_hlt(struct vcpu *v)
 {
 	v->stats.halt_exits++;
@@ -136,11 +155,17 @@ static long exit_memory(struct vcpu *v)
 }
 
 static long (*const exits[])(struct vcpu *v) = {
-	[X86_EXIT_IO] = exit_io,	  [X86_EXIT_MMIO] = exit_mmio,
-	[X86_EXIT_HLT] = exit_hlt,	  [X86_EXIT_SHUTDOWN] = exit_shutdown,
-	[X86_EXIT_DEBUG] = exit_debug,	  [X86_EXIT_INTERNAL] = exit_internal,
-	[X86_EXIT_FETCH] = exit_internal, [X86_EXIT_RDMSR] = exit_msr,
-	[X86_EXIT_WRMSR] = exit_msr,	  [X86_EXIT_MEMORY] = exit_memory,
+	[X86_EXIT_IO] = exit_io,
+	[X86_EXIT_MMIO] = exit_mmio,
+	[X86_EXIT_HLT] = exit_hlt,
+	[X86_EXIT_SHUTDOWN] = exit_shutdown,
+	[X86_EXIT_DEBUG] = exit_debug,
+	[X86_EXIT_INTERNAL] = exit_internal,
+	[X86_EXIT_FETCH] = exit_internal,
+	[X86_EXIT_RDMSR] = exit_msr,
+	[X86_EXIT_HYPERCALL] = exit_hypercall,
+	[X86_EXIT_WRMSR] = exit_msr,
+	[X86_EXIT_MEMORY] = exit_memory,
 };
 
 long vcpu_exit(struct vcpu *v)
@@ -165,6 +190,10 @@ void vcpu_exit_complete(struct vcpu *v)
 	v->exit_due = false;
 	if (e->reason == X86_EXIT_RDMSR || e->reason == X86_EXIT_WRMSR) {
 		vcpu_msr_complete(v);
+		return;
+	}
+	if (e->reason == X86_EXIT_HYPERCALL) {
+		hypercall_complete(v);
 		return;
 	}
 	if (!r->waiting || r->n >= X86_REPLAY_MAX)

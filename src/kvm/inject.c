@@ -73,6 +73,8 @@ bool vcpu_has_wakeup(struct vcpu *v)
 		return true;
 	if (cpu->event.nmi_pending && !cpu->event.nmi_blocked)
 		return true;
+	if (unlikely(v->hv.active) && hv_timer_waits(v))
+		return true;
 	return v->lapic && lapic_pending(v->lapic) && x86_interruptible(cpu);
 }
 

@@ -14,6 +14,7 @@
 #include "kvm/iobuses.h"
 #include "kvm/irqfds.h"
 #include "kvm/stats.h"
+#include "kvm/x86/hyperv.h"
 #include "mem/mem.h"
 #include "virt/i8254.h"
 #include "virt/irq/irq.h"
@@ -90,6 +91,8 @@ struct vm {
 	struct msr_filter *msr_filter; /* under msr_lock */
 	u64 manual_protect;	       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 
+	struct hv_vm hv;
+	struct kvm_xen_hvm_config xen; /* under lock; read without */
 	struct vm_stats stats;
 	struct stats_file stats_file;
 
@@ -123,6 +126,7 @@ struct vcpu {
 	bool clock_stale; /* time page must be written before entry */
 	u32 nmi_queued;	  /* KVM_NMI */
 
+	struct hv_vcpu hv;
 	struct vcpu_stats stats; /* of the vCPU's own thread */
 	struct stats_file stats_file;
 
@@ -211,8 +215,19 @@ bool vcpu_msr_ask(void *vcpu, u32 index, u64 value, bool is_write, enum x86_msr_
 void vcpu_msr_complete(struct vcpu *v); /* user space has answered */
 void vm_msr_exits_changed(struct vm *vm);
 
+/* stats_fd.c */
+void vm_stats_show(struct vm *vm); /* refresh what KVM_GET_STATS_FD gave; cheap when nobody asked */
+
+/* x86/xen.c */
+bool vm_xen_takes_calls(const struct vm *vm);
+bool vcpu_xen_takes(const struct vcpu *v, u64 nr); /* whether hypercall @nr is Xen's */
+enum x86_status vcpu_xen_hypercall(struct vcpu *v);
+bool vcpu_xen_msr_is(const struct vcpu *v, u32 index); /* the register that asks for the hypercall page */
+int vcpu_xen_page_write(struct vcpu *v, u64 value);    /* 0 or 1 */
+
 /* x86/vmcaps.c */
 long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e);
+long vcpu_enable_x86_cap(struct vcpu *v, const struct kvm_enable_cap *e);
 void vcpu_choices(struct vcpu *v); /* follow what was chosen for the VM */
 
 /* platform.c */

@@ -147,6 +147,10 @@ static int platform_wrmsr(void *owner, u32 index, u64 value)
 	struct vcpu *v = owner;
 	int r;
 
+	if (unlikely(vcpu_xen_msr_is(v, index)))
+		return vcpu_xen_page_write(v, value);
+	if (unlikely(hv_msr_is_ours(index)))
+		return hv_msr_write(v, index, value, v->host_access);
 	if (v->lapic && index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST) {
 		r = lapic_msr_write(v->lapic, index, value);
 		if (!r)
@@ -182,6 +186,8 @@ static int platform_rdmsr(void *owner, u32 index, u64 *value)
 {
 	struct vcpu *v = owner;
 
+	if (unlikely(hv_msr_is_ours(index)))
+		return hv_msr_read(v, index, value, v->host_access);
 	if (v->lapic && index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST)
 		return lapic_msr_read(v->lapic, index, value);
 	switch (index) {
@@ -263,6 +269,10 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 	struct vcpu *v = owner;
 
 	v->stats.hypercalls++;
+	if (unlikely(vcpu_xen_takes(v, nr)))
+		return vcpu_xen_hypercall(v);
+	if (unlikely(hv_takes_calls(v)))
+		return hv_hypercall(v, result);
 	*result = -(u64)KVM_ENOSYS;
 	if (v->cpu->cpl) {
 		*result = -(u64)KVM_EPERM;

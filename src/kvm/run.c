@@ -124,6 +124,8 @@ static long run_loop(struct vcpu *v)
 				return interrupted_exit(v);
 			continue;
 		}
+		if (unlikely(hv_wants(v)) && !hv_serve(v))
+			return 0;
 		if (unlikely(v->triple_fault)) {
 			v->triple_fault = false;
 			v->run->exit_reason = KVM_EXIT_SHUTDOWN;
@@ -189,6 +191,7 @@ static void post_run(struct vcpu *v)
 	if (unlikely(run->kvm_valid_regs))
 		sync_out(v);
 	stats_show(&v->stats_file, &v->stats, sizeof(v->stats));
+	vm_stats_show(v->vm);
 }
 
 /*

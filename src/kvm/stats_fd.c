@@ -4,8 +4,22 @@
 
 #include "kvm/file.h"
 #include "kvm/kvm.h"
+#include "mem/dirty.h"
 
 #define ID_SIZE 48
+
+void vm_stats_show(struct vm *vm)
+{
+	u64 pages[LEVELS];
+
+	if (likely(!__atomic_load_n(&vm->stats_file.map, __ATOMIC_ACQUIRE)))
+		return;
+	mem_level_stats(vm->mem, pages);
+	vm->stats.pages_4k = pages[LEVEL_4K];
+	vm->stats.pages_2m = pages[LEVEL_2M];
+	vm->stats.pages_1g = pages[LEVEL_1G];
+	stats_show(&vm->stats_file, &vm->stats, sizeof(vm->stats));
+}
 
 long stats_vm_fd(struct call *c)
 {
@@ -15,6 +29,7 @@ long stats_vm_fd(struct call *c)
 	snprintf(id, sizeof(id), "kvm-%d", (int)file_pid());
 	pthread_mutex_lock(&c->vm->lock);
 	r = stats_open_vm(&c->vm->stats_file, id, &c->vm->stats);
+	vm_stats_show(c->vm);
 	pthread_mutex_unlock(&c->vm->lock);
 	return r;
 }

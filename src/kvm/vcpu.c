@@ -73,6 +73,7 @@ int vcpu_create(struct vm *vm, u32 id, struct vcpu **out, int *fd)
 	v->vm = vm;
 	v->id = id;
 	v->index = vm->nvcpus;
+	v->hv.vp_index = v->index;
 	pthread_mutex_init(&v->lock, NULL);
 	v->engine = engine_vcpu_create(vm->engine);
 	if (!v->engine)
@@ -100,6 +101,7 @@ void vcpu_destroy(struct vcpu *v)
 		lapic_destroy(v->lapic);
 	if (v->engine)
 		engine_vcpu_destroy(v->engine);
+	hv_synic_destroy(v);
 	stats_close(&v->stats_file);
 	if (v->run)
 		munmap(v->run, RUN_SIZE);
@@ -184,10 +186,7 @@ long vcpu_enable_cap(struct call *c)
 {
 	const struct kvm_enable_cap *e = c->data;
 
-	if (e->flags || e->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
-		return -EINVAL;
-	c->vcpu->enforce_pv = e->args[0];
-	return 0;
+	return e->flags ? -EINVAL : vcpu_enable_x86_cap(c->vcpu, e);
 }
 
 long mp_state_get(struct call *c)

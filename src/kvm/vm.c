@@ -18,7 +18,7 @@ static void vm_flush_all(void *owner)
 	struct vm *vm = owner;
 
 	__atomic_add_fetch(&vm->stats.remote_tlb_flush, 1, __ATOMIC_RELAXED);
-	stats_show(&vm->stats_file, &vm->stats, sizeof(vm->stats));
+	vm_stats_show(vm);
 	engine_flush_all(vm->engine);
 }
 
@@ -67,6 +67,7 @@ static void vm_destroy(struct vm *vm)
 		engine_destroy(vm->engine);
 	if (vm->mem)
 		mem_destroy(vm->mem);
+	hv_vm_destroy(vm);
 	stats_close(&vm->stats_file);
 	msr_filter_free(vm->msr_filter);
 	pthread_rwlock_destroy(&vm->msr_lock);

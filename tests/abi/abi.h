@@ -54,6 +54,7 @@ void abi_chip_cases(struct abi *a);
 void abi_event_cases(struct abi *a);
 void abi_run_cases(struct abi *a);
 void abi_x86_cases(struct abi *a);
+void abi_hyperv_cases(struct abi *a);
 void abi_dirty_cases(struct abi *a);
 /* These need to know that it is the library. */
 void abi_library_cases(struct abi *a);

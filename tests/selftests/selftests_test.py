@@ -34,6 +34,7 @@ SECONDS = 120
 SLOW = {  # more seconds
     "demand_paging_test": 300,
     "hardware_disable_test": 600,
+    "kvm_create_max_vcpus": 300,
     "kvm_page_table_test": 300,
     "max_guest_memory_test": 300,
     "memslot_modification_stress_test": 300,
@@ -43,7 +44,7 @@ SLOW = {  # more seconds
     "tsc_scaling_sync": 300,
 }
 # Programs that every `make check` runs: short, and each of another room.
-QUICK = ["cpuid_test", "cr4_cpuid_sync_test", "debug_regs", "get_msr_index_features",
+QUICK = ["cpuid_test", "cr4_cpuid_sync_test", "debug_regs", "get_msr_index_features", "hyperv_cpuid",
          "kvm_binary_stats_test", "kvm_pv_test", "monitor_mwait_test",
          "platform_info_test", "set_boot_cpu_id", "state_test", "sync_regs_test", "ucna_injection_test",
          "userspace_io_test", "userspace_msr_exit_test"]
@@ -86,16 +87,12 @@ EXCEPTIONS = {
 TODO = {
     "emulator_error_test": "no instruction is left to user space for want of an emulator",
     "hardware_disable_test": "too slow: 512 VMs in as many processes",
-    "hyperv_clock": "Hyper-V",
-    "hyperv_cpuid": "Hyper-V",
-    "hyperv_features": "Hyper-V",
     "kvm_create_max_vcpus": "too slow: 2,048 vCPUs",
     "kvm_page_table_test": "dirty logging",
     "steal_time": "steal time",
     "tsc_scaling_sync": "KVM_CAP_VM_TSC_CONTROL",
     "xapic_ipi_test": "a thread that is cancelled in KVM_RUN",
     "xen_shinfo_test": "Xen",
-    "xen_vmcall_test": "Xen",
     "xss_msr_test": "XSAVES",
 }
 

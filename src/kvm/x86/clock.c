@@ -42,7 +42,9 @@ long clock_set(struct call *c)
 		ns += real - d->realtime;
 	pthread_mutex_lock(&vm->clock_lock);
 	pvclock_set(&vm->clock, ns);
+	/* The reference page is of the old clock until it is written anew. */
 	pthread_mutex_unlock(&vm->clock_lock);
+	hv_clock_changed(vm);
 	for (unsigned i = 0, n = vm_vcpus(vm); i < n; i++) {
 		__atomic_store_n(&vm->vcpu[i]->clock_stale, true, __ATOMIC_RELEASE);
 		vcpu_kick(vm->vcpu[i]);

@@ -41,6 +41,7 @@ static unsigned list_make(u32 *list)
 
 	if (n > LIST_MAX)
 		n = LIST_MAX;
+	n += hv_msr_list(list + n, LIST_MAX - n);
 	for (unsigned i = 0; i < ARRAY_SIZE(platform_list) && n < LIST_MAX; i++) {
 		if (!list_has(list, n, platform_list[i]))
 			list[n++] = platform_list[i];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* KVM_ENABLE_CAP of a VM: what concerns its processors. */
+/* KVM_ENABLE_CAP of a VM, what concerns its processors, and of a vCPU. */
 #include <errno.h>
 
 #include "kvm/kvm.h"
@@ -71,4 +71,26 @@ long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e)
 		pthread_mutex_unlock(&vm->lock);
 	}
 	return r;
+}
+
+long vcpu_enable_x86_cap(struct vcpu *v, const struct kvm_enable_cap *e)
+{
+	switch (e->cap) {
+	case KVM_CAP_ENFORCE_PV_FEATURE_CPUID:
+		v->enforce_pv = e->args[0];
+		return 0;
+	case KVM_CAP_HYPERV_ENFORCE_CPUID:
+		v->hv.enforce = e->args[0];
+		return 0;
+	case KVM_CAP_HYPERV_SYNIC2:
+		if (e->args[0])
+			return -EINVAL;
+		/* fallthrough */
+	case KVM_CAP_HYPERV_SYNIC:
+		if (!v->vm->irqchip)
+			return -EINVAL;
+		return hv_synic_activate(v, e->cap == KVM_CAP_HYPERV_SYNIC2);
+	default:
+		return -EINVAL;
+	}
 }
