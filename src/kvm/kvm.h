@@ -222,8 +222,9 @@ void vm_stats_show(struct vm *vm); /* refresh what KVM_GET_STATS_FD gave; cheap 
 bool vm_xen_takes_calls(const struct vm *vm);
 bool vcpu_xen_takes(const struct vcpu *v, u64 nr); /* whether hypercall @nr is Xen's */
 enum x86_status vcpu_xen_hypercall(struct vcpu *v);
-bool vcpu_xen_msr_is(const struct vcpu *v, u32 index); /* the register that asks for the hypercall page */
-int vcpu_xen_page_write(struct vcpu *v, u64 value);    /* 0 or 1 */
+bool vcpu_xen_msr_is(const struct vcpu *v,
+		     u32 index); /* the register that asks for the hypercall page */
+int vcpu_xen_page_write(struct vcpu *v, u64 value); /* 0 or 1 */
 
 /* x86/vmcaps.c */
 long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e);
