@@ -2,6 +2,7 @@
 /* Events at an instruction boundary: INIT, SIPI, NMI and interrupts, in the order of KVM. */
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
+#include "cpu/x86/smm.h"
 #include "kvm/kvm.h"
 
 #define NMI_MAX 2 /* one being taken and one latched */
@@ -46,14 +47,23 @@ void vcpu_accept_events(struct vcpu *v)
 	u32 nmis = __atomic_exchange_n(&v->nmi_queued, 0, __ATOMIC_ACQUIRE);
 	u32 limit = cpu->event.nmi_blocked || cpu->event.nmi ? NMI_MAX - 1 : NMI_MAX;
 
+	if (__atomic_load_n(&v->smi_queued, __ATOMIC_ACQUIRE) &&
+	    __atomic_exchange_n(&v->smi_queued, false, __ATOMIC_ACQUIRE))
+		cpu->event.smi_pending = true;
 	if (v->lapic && lapic_has_event(v->lapic)) {
-		if (lapic_take_init(v->lapic))
+		u8 vector;
+
+		/* SMM keeps an INIT waiting, and loses a SIPI. */
+		if (!cpu->event.in_smm && lapic_take_init(v->lapic))
 			take_init(v);
-		if (lapic_take_sipi(v->lapic, &v->sipi_vector))
+		if (lapic_take_sipi(v->lapic, &vector) && !cpu->event.in_smm) {
+			v->sipi_vector = vector;
 			v->sipi_due = true;
+		}
 		while (lapic_take_nmi(v->lapic))
 			nmis++;
-		lapic_take_smi(v->lapic); /* there is no SMM */
+		if (lapic_take_smi(v->lapic))
+			cpu->event.smi_pending = true;
 	}
 	if (nmis) {
 		nmis += cpu->event.nmi_pending;
@@ -75,6 +85,8 @@ bool vcpu_has_wakeup(struct vcpu *v)
 		return true;
 	if (unlikely(v->hv.active) && hv_timer_waits(v))
 		return true;
+	if (cpu->event.smi_pending && !cpu->event.in_smm)
+		return true;
 	return v->lapic && lapic_pending(v->lapic) && x86_interruptible(cpu);
 }
 
@@ -94,6 +106,15 @@ static enum x86_status inject_again(struct x86_cpu *cpu)
 		return X86_OK;
 	}
 	return x86_deliver_pending(cpu);
+}
+
+/* Before NMIs. In SMM it waits for RSM, which asks to be looked at. */
+static void inject_smi(struct x86_cpu *cpu)
+{
+	if (likely(!cpu->event.smi_pending) || cpu->event.in_smm)
+		return;
+	cpu->event.smi_pending = false;
+	x86_smm_enter(cpu);
 }
 
 static enum x86_status inject_nmi(struct vcpu *v)
@@ -145,9 +166,11 @@ enum x86_status vcpu_inject(struct vcpu *v)
 		return X86_OK;
 	} else if (unlikely(instruction_in_flight(cpu))) {
 		/* Look again as soon as it is complete. */
-		v->recheck = cpu->event.nmi_pending || (v->lapic && lapic_pending(v->lapic));
+		v->recheck = cpu->event.nmi_pending || cpu->event.smi_pending ||
+			     (v->lapic && lapic_pending(v->lapic));
 		return X86_OK;
 	}
+	inject_smi(cpu);
 	st = inject_nmi(v);
 	if (st == X86_OK && v->lapic)
 		st = inject_irq(v);

@@ -125,6 +125,7 @@ struct vcpu {
 	bool on_bus;	  /* reads vm->iobuses, own thread; see iobuses.h */
 	bool clock_stale; /* time page must be written before entry */
 	u32 nmi_queued;	  /* KVM_NMI */
+	bool smi_queued;  /* KVM_SMI */
 
 	struct hv_vcpu hv;
 	struct vcpu_stats stats; /* of the vCPU's own thread */

@@ -185,6 +185,8 @@ static void post_run(struct vcpu *v)
 
 	mem_writer_exit(v->cpu->writer);
 	run->if_flag = v->cpu->f.intr;
+	if (unlikely(v->cpu->event.in_smm))
+		run->flags |= KVM_RUN_X86_SMM;
 	run->cr8 = v->lapic ? lapic_tpr_get(v->lapic) : v->cpu->cr8;
 	run->apic_base = vcpu_apic_base(v);
 	run->ready_for_interrupt_injection = v->lapic || vcpu_irq_window_open(v);

@@ -220,6 +220,11 @@ long mp_state_set(struct call *c)
 	default:
 		return -EINVAL;
 	}
+	/* SMM keeps an INIT waiting: nobody has received one there. */
+	if ((v->cpu->event.in_smm || v->cpu->event.smi_pending) &&
+	    (s->mp_state == KVM_MP_STATE_INIT_RECEIVED ||
+	     s->mp_state == KVM_MP_STATE_SIPI_RECEIVED))
+		return -EINVAL;
 	v->mp_state = s->mp_state;
 	if (s->mp_state == KVM_MP_STATE_SIPI_RECEIVED) {
 		v->mp_state = KVM_MP_STATE_INIT_RECEIVED;

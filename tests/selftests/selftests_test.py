@@ -46,7 +46,7 @@ SLOW = {  # more seconds
 # Programs that every `make check` runs: short, and each of another room.
 QUICK = ["cpuid_test", "cr4_cpuid_sync_test", "debug_regs", "get_msr_index_features", "hyperv_cpuid",
          "kvm_binary_stats_test", "kvm_pv_test", "monitor_mwait_test",
-         "platform_info_test", "set_boot_cpu_id", "state_test", "sync_regs_test", "ucna_injection_test",
+         "platform_info_test", "set_boot_cpu_id", "smm_test", "state_test", "sync_regs_test", "ucna_injection_test",
          "userspace_io_test", "userspace_msr_exit_test"]
 
 VMX = "needs nested VMX"
@@ -64,7 +64,6 @@ EXCEPTIONS = {
     "nx_huge_pages_test": "needs a parameter of the kvm module; its script sets it",
     "pmu_event_filter_test": "needs a PMU of the host",
     "sev_migrate_tests": "needs SEV",
-    "smm_test": "system management mode has tests of its own",
     "svm_int_ctl_test": SVM,
     "svm_nested_shutdown_test": SVM,
     "svm_nested_soft_inject_test": SVM,

@@ -20,7 +20,8 @@ enum who {
 	MCG_CTL,
 	XSAVES,
 	VIRT_SSBD,
-	PLATFORM
+	PLATFORM,
+	USER_ONLY
 };
 enum { UNSAVED, SAVED };
 
@@ -466,6 +467,8 @@ static bool msr_is_there(const struct x86_cpu *cpu, const struct msr *m)
 		return x86_cpuid_has(cpu, 0x80000008, 0, EBX, 25);
 	case PLATFORM:
 		return !cpu->no_platform_info;
+	case USER_ONLY:
+		return false;
 	}
 	return false;
 }

@@ -64,6 +64,7 @@ void x86_reset(struct x86_cpu *cpu, bool init)
 		msrs_reset(cpu);
 	cpu->exc = (struct x86_exception){ 0 };
 	bulk_zero(&cpu->event, sizeof(cpu->event));
+	cpu->space = 0;
 	x86_replay_forget(cpu);
 	cpu->flush.all = true;
 	cpu->slot_hint = NULL;

@@ -314,6 +314,7 @@ struct x86_cpu {
 	u64 mtrr_def, mtrr_fixed[11], mtrr_var[16];
 	u64 mcg_cap, mcg_status, mcg_ctl, mc_bank[4 * 32];
 	u64 mc_ctl2[32];
+	u64 smbase; /* 32 bits */
 	u64 smi_count, platform_info, debugctl, ucode_rev, syscfg, hwcr, xss, power_ctl;
 	u64 misc_features; /* MISC_FEATURES_ENABLES: bit 0 CPUID faulting */
 	u64 xcr0_host; /* components that the engine saves (struct x86_host .xcr0); 0: what the host enables */
@@ -340,6 +341,7 @@ struct x86_cpu {
 		bool nmi_blocked; /* until IRET */
 		u8 vector, nmi_pending;
 		bool smi_pending, in_smm;
+		bool smm_inside_nmi; /* NMIs were blocked before the SMI already */
 	} event;
 
 	u8 phys_bits, virt_bits; /* of the guest's CPUID */

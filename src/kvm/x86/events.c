@@ -2,6 +2,8 @@
 /* KVM_GET/SET_VCPU_EVENTS, KVM_INTERRUPT and KVM_NMI. */
 #include <errno.h>
 
+#include "cpu/x86/mode.h"
+#include "cpu/x86/smm.h"
 #include "kvm/kvm.h"
 
 #define EXCEPTION_MAX 31
@@ -23,6 +25,28 @@ static void exception_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	}
 }
 
+static void smi_get(struct vcpu *v, struct kvm_vcpu_events *e)
+{
+	e->smi.smm = v->cpu->event.in_smm;
+	e->smi.pending = v->cpu->event.smi_pending;
+	e->smi.smm_inside_nmi = v->cpu->event.smm_inside_nmi;
+	e->smi.latched_init = v->lapic && lapic_init_waits(v->lapic);
+}
+
+static void smi_set(struct vcpu *v, const struct kvm_vcpu_events *e)
+{
+	struct x86_cpu *cpu = v->cpu;
+
+	if (!!e->smi.smm != cpu->event.in_smm)
+		x86_smm_changed(cpu, e->smi.smm);
+	cpu->event.smi_pending = e->smi.pending;
+	if (e->smi.smm)
+		cpu->event.smm_inside_nmi = e->smi.smm_inside_nmi;
+	if (v->lapic)
+		lapic_init_latch(v->lapic, e->smi.latched_init);
+	x86_mode_update(cpu);
+}
+
 void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 {
 	const struct x86_cpu *cpu = v->cpu;
@@ -38,6 +62,7 @@ void events_get(struct vcpu *v, struct kvm_vcpu_events *e)
 	e->nmi.injected = cpu->event.nmi;
 	e->nmi.pending = cpu->event.nmi_pending;
 	e->nmi.masked = cpu->event.nmi_blocked;
+	smi_get(v, e);
 	e->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 		    KVM_VCPUEVENT_VALID_SMM;
 	if (v->vm->triple_fault_event) {
@@ -61,8 +86,9 @@ static bool events_are_valid(const struct vcpu *v, const struct kvm_vcpu_events 
 	     (e->flags & KVM_VCPUEVENT_VALID_PAYLOAD && e->exception.pending)) &&
 	    (e->exception.nr > EXCEPTION_MAX || e->exception.nr == VEC_NMI))
 		return false;
-	/* DIFFERS: there is no system management mode; the kernel takes smi.smm when it is built with it. */
-	return !(e->flags & KVM_VCPUEVENT_VALID_SMM) || !(e->smi.smm || e->smi.pending);
+	/* INIT is not received in SMM. */
+	return !(e->flags & KVM_VCPUEVENT_VALID_SMM) || !(e->smi.smm || e->smi.pending) ||
+	       v->mp_state != KVM_MP_STATE_INIT_RECEIVED;
 }
 
 static void exception_set(struct vcpu *v, const struct kvm_vcpu_events *e)
@@ -105,6 +131,8 @@ int events_set(struct vcpu *v, const struct kvm_vcpu_events *e)
 	cpu->event.nmi_blocked = e->nmi.masked;
 	if (e->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR && v->lapic)
 		v->sipi_vector = e->sipi_vector;
+	if (e->flags & KVM_VCPUEVENT_VALID_SMM)
+		smi_set(v, e);
 	if (e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
 		v->triple_fault = e->triple_fault.pending;
 	vcpu_state_changed(v);
@@ -134,6 +162,13 @@ long events_interrupt(struct call *c)
 	v->cpu->event.interrupt = true;
 	v->cpu->event.soft = false;
 	v->cpu->event.vector = i->irq;
+	return 0;
+}
+
+long events_smi(struct call *c)
+{
+	__atomic_store_n(&c->vcpu->smi_queued, true, __ATOMIC_RELEASE);
+	vcpu_kick(c->vcpu);
 	return 0;
 }
 

@@ -132,6 +132,8 @@ void lapic_smi(struct lapic *l);
 bool lapic_take_nmi(struct lapic *l);
 bool lapic_take_smi(struct lapic *l);
 bool lapic_take_init(struct lapic *l);
+bool lapic_init_waits(struct lapic *l); /* latched, in SMM; saved and restored by these two */
+void lapic_init_latch(struct lapic *l, bool waits);
 bool lapic_take_sipi(struct lapic *l, u8 *vector);
 bool lapic_has_event(struct lapic *l); /* any of the four above: wakes a halted vCPU */
 

@@ -95,6 +95,19 @@ bool lapic_take_init(struct lapic *l)
 	return take(l, HINT_INIT, &l->init);
 }
 
+bool lapic_init_waits(struct lapic *l)
+{
+	return hint(l) & HINT_INIT;
+}
+
+void lapic_init_latch(struct lapic *l, bool waits)
+{
+	chip_lock(l->chip);
+	l->init = waits;
+	lapic_refresh(l);
+	chip_unlock(l->chip);
+}
+
 bool lapic_take_sipi(struct lapic *l, u8 *vector)
 {
 	bool taken;
