@@ -86,10 +86,14 @@ install: $(BUILD)/build.ninja
 caveats:
 	@tools/caveats > docs/CAVEATS.md.new && mv docs/CAVEATS.md.new docs/CAVEATS.md
 
+# docs/ABI.md from the tables of ioctls and capabilities.
+abi-docs:
+	@tools/abi-docs > docs/ABI.md.new && mv docs/ABI.md.new docs/ABI.md
+
 format:
 	@clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h' | grep -v '^tests/style/bad/')
 
 clean:
 	@rm -rf $(BUILD) build-asan build-clang
 
-.PHONY: all deps run check check-build check-all check-clang check-asan soak bench install caveats format clean
+.PHONY: all deps run check check-build check-all check-clang check-asan soak bench install caveats abi-docs format clean

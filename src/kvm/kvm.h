@@ -80,7 +80,8 @@ struct vm {
 	u32 max_vcpu_ids; /* KVM_CAP_MAX_VCPU_ID; 0 not set */
 	u32 host_tsc_khz;
 	u32 tsc_khz;	/* of vCPUs to be created */
-	u64 tsc_offset; /* of vCPUs to be created: the TSC starts at 0 with the VM */
+	u64 tsc_base;	/* host's TSC when the VM was made: the guest's starts there */
+	u64 tsc_offset; /* of vCPUs to be created, and of those whose TSC user space keeps in step */
 	bool exception_payload;
 	bool exit_on_emulation_failure; /* told only: such an instruction ends KVM_RUN anyway */
 	bool triple_fault_event;
@@ -218,6 +219,10 @@ void vm_msr_exits_changed(struct vm *vm);
 
 /* stats_fd.c */
 void vm_stats_show(struct vm *vm); /* refresh what KVM_GET_STATS_FD gave; cheap when nobody asked */
+
+/* x86/tsc.c */
+u64 tsc_ratio(const struct vm *vm, u32 khz);	 /* for cpu->tsc_ratio */
+bool tsc_set_by_user(struct vcpu *v, u64 value); /* KVM_SET_MSRS */
 
 /* x86/xen.c */
 bool vm_xen_takes_calls(const struct vm *vm);

@@ -52,6 +52,7 @@ static void vcpu_power_on(struct vcpu *v)
 	cpu->intel = vm->sys->host.intel;
 	cpu->xcr0_host = vm->sys->host.xcr0;
 	cpu->tsc_khz = vm->tsc_khz;
+	cpu->tsc_ratio = tsc_ratio(vm, cpu->tsc_khz);
 	cpu->tsc_offset = vm->tsc_offset;
 	cpu->hypercall_modrm = cpu->intel ? 0xc1 : 0xd9;
 	x86_reset(cpu, false);

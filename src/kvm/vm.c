@@ -104,7 +104,8 @@ struct vm *vm_create(const struct system *sys, int *err)
 	}
 	vm->host_tsc_khz = sys->host.tsc_khz ? sys->host.tsc_khz : tsc_measure();
 	vm->tsc_khz = vm->host_tsc_khz;
-	vm->tsc_offset = -__rdtsc();
+	vm->tsc_base = __rdtsc();
+	vm->tsc_offset = -vm->tsc_base;
 	pvclock_set(&vm->clock, 0);
 	*err = 0;
 	return vm;

@@ -170,7 +170,10 @@ void abi_vcpu_cases(struct abi *a)
 	abi_case(a, "KVMCLOCK_CTRL without clock", -EINVAL, IOCTL(a, vcpu, KVM_KVMCLOCK_CTRL, 0));
 	abi_case(a, "GET_TSC_KHZ", ABI_OK, IOCTL(a, vcpu, KVM_GET_TSC_KHZ, 0));
 	abi_case(a, "SET_TSC_KHZ 0", 0, IOCTL(a, vcpu, KVM_SET_TSC_KHZ, 0));
-	abi_case(a, "SET_TSC_KHZ too low", -EINVAL, IOCTL(a, vcpu, KVM_SET_TSC_KHZ, 1000));
+	abi_case(a, "SET_TSC_KHZ too high", -EINVAL, IOCTL(a, vcpu, KVM_SET_TSC_KHZ, 0x80000000));
+	abi_case(a, "SET_TSC_KHZ", 0, IOCTL(a, vcpu, KVM_SET_TSC_KHZ, 1000000));
+	abi_case(a, "GET_TSC_KHZ gives it", 1000000, IOCTL(a, vcpu, KVM_GET_TSC_KHZ, 0));
+	IOCTL(a, vcpu, KVM_SET_TSC_KHZ, 0);
 	abi_case(a, "ENABLE_CAP unknown", -EINVAL, IOCTL(a, vcpu, KVM_ENABLE_CAP, &e));
 	abi_case(a, "X86_SETUP_MCE no bank", -EINVAL, IOCTL(a, vcpu, KVM_X86_SETUP_MCE, &mce));
 	mce = 10 | 1 << 8;

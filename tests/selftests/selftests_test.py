@@ -86,13 +86,9 @@ EXCEPTIONS = {
 TODO = {
     "emulator_error_test": "no instruction is left to user space for want of an emulator",
     "hardware_disable_test": "too slow: 512 VMs in as many processes",
-    "kvm_create_max_vcpus": "too slow: 2,048 vCPUs",
-    "kvm_page_table_test": "dirty logging",
     "steal_time": "steal time",
-    "tsc_scaling_sync": "KVM_CAP_VM_TSC_CONTROL",
     "xapic_ipi_test": "a thread that is cancelled in KVM_RUN",
     "xen_shinfo_test": "Xen",
-    "xss_msr_test": "XSAVES",
 }
 
 

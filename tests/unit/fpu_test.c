@@ -311,6 +311,33 @@ static void test_gates(void **state)
 	}
 }
 
+/* XSAVES and XRSTORS: the compact form, for the kernel only. */
+static void test_supervisor(void **state)
+{
+	struct guest *g = *state;
+	struct x86_insn save = guest_insn_mem(8, AREA), restore = save;
+	static u8 before[X86_XSAVE_MAX];
+
+	if (!x86_cpuid_has(g->cpu, 0xd, 1, 0, 3))
+		skip();
+	save.opcode = restore.opcode = 0xc7;
+	save.modrm = 0x28;
+	restore.modrm = 0x18;
+	g->cpu->gpr[RAX] = g->cpu->gpr[RDX] = ~0ull;
+	state_random(g->cpu, host.xcr0);
+	memcpy(before, g->cpu->xsave, sizeof(before));
+	assert_int_equal(x86_op_xsave(g->cpu, &save), X86_OK);
+	assert_true(guest_get(g, AREA + XS_COMP_BV, 8) == (host.xcr0 | 1ull << 63));
+	memset(g->cpu->xsave + XS_XMM, 0x5a, 256);
+	assert_int_equal(x86_op_xrstor(g->cpu, &restore), X86_OK);
+	assert_memory_equal(g->cpu->xsave + XS_XMM, before + XS_XMM, 256);
+	guest_put(g, AREA + XS_COMP_BV, 0, 8); /* not compact */
+	guest_fault(g, x86_op_xrstor(g->cpu, &restore), VEC_GP, 0);
+	guest_cpl(g, 3);
+	guest_fault(g, x86_op_xsave(g->cpu, &save), VEC_GP, 0);
+	guest_fault(g, x86_op_xrstor(g->cpu, &restore), VEC_GP, 0);
+}
+
 static void test_bad_images(void **state)
 {
 	struct guest *g = *state;
@@ -428,6 +455,7 @@ int main(void)
 		fpu_test(test_against_the_host),
 		fpu_test(test_no_host_address),
 		fpu_test(test_gates),
+		fpu_test(test_supervisor),
 		fpu_test(test_bad_images),
 		fpu_test(test_legacy_mode),
 		fpu_test(test_pending_exception),

@@ -171,13 +171,23 @@ static u64 requested(const struct x86_cpu *cpu)
 
 enum xsave_form { XSAVE_PLAIN, XSAVE_OPT, XSAVE_COMPACT };
 
-/* 0F AE /4 XSAVE, 0F AE /6 XSAVEOPT, 0F C7 /4 XSAVEC; false when CPUID does not show it. */
+/* 0F C7 /5 XSAVES and 0F C7 /3 XRSTORS. There is no supervisor state: XSS is 0. */
+static bool is_supervisor(const struct x86_insn *insn)
+{
+	unsigned reg = insn->modrm >> 3 & 7;
+
+	return insn->opcode == 0xc7 && (reg == 5 || reg == 3);
+}
+
+/* 0F AE /4 XSAVE, 0F AE /6 XSAVEOPT, 0F C7 /4 XSAVEC and /5 XSAVES; false when CPUID does not show it. */
 static bool xsave_form(const struct x86_cpu *cpu, const struct x86_insn *insn,
 		       enum xsave_form *form)
 {
 	*form = insn->opcode == 0xc7	      ? XSAVE_COMPACT
 		: (insn->modrm >> 3 & 7) == 6 ? XSAVE_OPT
 					      : XSAVE_PLAIN;
+	if (is_supervisor(insn))
+		return x86_cpuid_has(cpu, 0xd, 1, 0, 3);
 	return *form == XSAVE_PLAIN || x86_cpuid_has(cpu, 0xd, 1, 0, *form == XSAVE_OPT ? 0 : 1);
 }
 
@@ -234,6 +244,8 @@ enum x86_status x86_op_xsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return st;
 	if (!xsave_form(cpu, insn, &form))
 		return x86_raise_ud(cpu);
+	if (is_supervisor(insn) && cpu->cpl)
+		return x86_raise_gp(cpu, 0);
 	p.n = p.end = 0;
 	used = in_use(cpu, form);
 	saved = form == XSAVE_PLAIN ? rfbm : rfbm & used;
@@ -272,7 +284,8 @@ static bool header_is_valid(const struct x86_cpu *cpu, const u64 header[8])
 
 	if (!(header[1] >> 63))
 		return !(bv & ~xcr0) && !header[1] && !header[2];
-	if (!x86_cpuid_has(cpu, 0xd, 1, 0, 1) || comp & ~xcr0 || bv & ~comp)
+	if (!(x86_cpuid_has(cpu, 0xd, 1, 0, 1) || x86_cpuid_has(cpu, 0xd, 1, 0, 3)) ||
+	    comp & ~xcr0 || bv & ~comp)
 		return false;
 	for (unsigned i = 2; i < 8; i++)
 		if (header[i])
@@ -376,13 +389,17 @@ enum x86_status x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	if (st)
 		return st;
+	if (is_supervisor(insn) && !x86_cpuid_has(cpu, 0xd, 1, 0, 3))
+		return x86_raise_ud(cpu);
+	if (is_supervisor(insn) && cpu->cpl)
+		return x86_raise_gp(cpu, 0);
 	st = area_address(cpu, insn, XS_EXTENDED, 64, ACC_READ, &lin);
 	if (st)
 		return st;
 	st = x86_read(cpu, lin + XS_HEADER, header, sizeof(header), ACC_READ);
 	if (st)
 		return st;
-	if (!header_is_valid(cpu, header))
+	if (!header_is_valid(cpu, header) || (is_supervisor(insn) && !(header[1] >> 63)))
 		return x86_raise_gp(cpu, 0);
 	r.rfbm = requested(cpu);
 	restore_plan(&r, header);

@@ -80,7 +80,7 @@ void x86_mode_update(struct x86_cpu *cpu)
 	}
 	if (cpu->cpl == 3 && cpu->f.ac && (cpu->cr0 & CR0_AM))
 		m |= MODE_AC;
-	if (cpu->cpl == 3 && (cpu->cr4 & CR4_TSD))
+	if ((cpu->cpl == 3 && (cpu->cr4 & CR4_TSD)) || unlikely(cpu->tsc_ratio))
 		m |= MODE_TSD;
 	if (step_wanted(cpu))
 		m |= MODE_STEP;

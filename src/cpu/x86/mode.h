@@ -28,7 +28,7 @@
 #define MODE_XM	       BIT(19) /* CR4.OSXMMEXCPT */
 #define MODE_NE	       BIT(20) /* CR0.NE */
 
-#define MODE_TSD BIT(21) /* CR4.TSD and CPL 3 */
+#define MODE_TSD BIT(21) /* RDTSC is a helper: CR4.TSD and CPL 3, or another rate than the host's */
 
 /* Recompute cpu->mode and cpu->cpl; called after every change of what it is made of. */
 void x86_mode_update(struct x86_cpu *cpu);

@@ -22,6 +22,12 @@ void x86_msr_reset(struct x86_cpu *cpu);
 /* Name of an MSR for messages, or NULL. */
 const char *x86_msr_name(u32 index);
 
+/* @host at the guest's rate, as cpu->tsc_ratio says. */
+static inline u64 x86_tsc_scale(u64 ratio, u64 host)
+{
+	return unlikely(ratio) ? (u64)((unsigned __int128)host * ratio >> 48) : host;
+}
+
 /* Guest TSC now. Leaf. */
 u64 x86_tsc_read(const struct x86_cpu *cpu);
 

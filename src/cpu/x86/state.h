@@ -320,6 +320,7 @@ struct x86_cpu {
 	u64 xcr0_host; /* components that the engine saves (struct x86_host .xcr0); 0: what the host enables */
 	bool apic_off; /* IA32_APIC_BASE enable bit is clear: CPUID hides the APIC */
 	u32 tsc_khz;
+	u64 tsc_ratio; /* of the guest's rate to the host's, 48 bits of fraction; 0: the same */
 
 	/* Choices of the hypervisor. */
 	bool msr_exits;	       /* RDMSR and WRMSR ask the platform */

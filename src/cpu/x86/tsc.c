@@ -14,10 +14,11 @@
 u64 x86_tsc_read(const struct x86_cpu *cpu)
 {
 	u32 lo, hi;
+	u64 host;
 
 	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-	/* DIFFERS: no scaling: tsc_khz other than the host's cannot be had. */
-	return ((u64)hi << 32 | lo) + cpu->tsc_offset;
+	host = (u64)hi << 32 | lo;
+	return x86_tsc_scale(cpu->tsc_ratio, host) + cpu->tsc_offset;
 }
 
 static bool tsc_is_forbidden(const struct x86_cpu *cpu)

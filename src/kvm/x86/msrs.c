@@ -119,7 +119,8 @@ static bool entry_set(struct x86_cpu *cpu, struct kvm_msr_entry *e, const struct
 	struct vcpu *v = cpu->owner;
 
 	(void)sys;
-	if (x86_msr_write(cpu, e->index, e->data, true) != X86_OK)
+	if (e->index == MSR_TSC ? !tsc_set_by_user(v, e->data)
+				: x86_msr_write(cpu, e->index, e->data, true) != X86_OK)
 		return false;
 	if (e->index == MSR_TSC || e->index == MSR_TSC_ADJUST)
 		v->clock_stale = true;
