@@ -29,13 +29,16 @@ enum block_form {
 	FORM_FAST,    /* many instructions, inline memory access, chained */
 	FORM_CHECKED, /* one instruction, a C call per memory operand, next by the branch cache */
 	FORM_SINGLE, /* as checked, next by C: steps, shadows, blocks that cannot be trusted to stay */
+	FORM_NARROW, /* as fast, but each access is checked by itself: where windows cross the end of a page */
 	FORM_BOUNCE, /* one instruction on the bounce buffer */
 };
 
 struct exit_link {
-	u32 site;	/* code offset of the jump's displacement; 0: none */
-	u32 stub;	/* code offset of the stub that it reaches while not linked */
-	u16 target_off; /* of the target in the page */
+	u32 site;	     /* code offset of the jump's displacement; 0: none */
+	u32 stub;	     /* code offset of the stub that it reaches while not linked */
+	u32 poll;	     /* a jump back: code offset of its poll; 0: none */
+	u32 keep, keep_site; /* of the poll that keeps the flags, and its jump's displacement */
+	u16 target_off;	     /* of the target in the page */
 	struct block *from;
 	struct exit_link *next; /* among the links into one block */
 };
@@ -55,7 +58,8 @@ struct block {
 	u8 form;
 	bool dead;
 	bool straddles;
-	u16 len; /* guest bytes */
+	bool needs_flags; /* the arithmetic flags are read before they are written */
+	u16 len;	  /* guest bytes */
 	u16 ninsns;
 	u16 npc;
 	u32 code, code_len; /* offset in the code region; entry with the flags in cpu.aflags */
@@ -154,6 +158,8 @@ unsigned cache_written(struct cache *c, struct slot *s, gpa_t gpa, unsigned len)
 unsigned cache_verify_page(struct cache *c, gpa_t page, const u8 *host);
 /* The same for all pages that this vCPU holds. */
 void cache_verify_all(struct cache *c, const struct mem *mem);
+/* The first bytes of CMP word gs:[disp32], 0: a poll. While its exit is not linked, a jump to the stub lies over them. */
+#define POLL_BYTES ((const u8[5]){ 0x66, 0x65, 0x83, 0x3c, 0x25 })
 /* Let an exit jump straight to @to. */
 void cache_link(struct cache *c, struct exit_link *l, struct block *to);
 

@@ -38,17 +38,48 @@ struct block *cache_block_at(const struct cache *c, u64 pc)
 	return lo < c->nblocks && c->by_code[lo]->code <= off ? c->by_code[lo] : NULL;
 }
 
+/* Nobody runs it meanwhile: the cache is this vCPU's own. */
 static void site_write(struct cache *c, u32 site, u32 target)
 {
-	/* Aligned, so that a processor that runs it sees the old or the new displacement. */
-	__atomic_store_n((s32 *)(c->code_w + site), (s32)(target - (site + 4)), __ATOMIC_RELAXED);
+	s32 d = (s32)(target - (site + 4));
+
+	__builtin_memcpy(c->code_w + site, &d, 4);
+}
+
+static void jump_write(struct cache *c, u32 at, u32 target)
+{
+	c->code_w[at] = 0xe9;
+	site_write(c, at + 1, target);
+}
+
+/* A jump back polls, and the poll that clobbers the flags is for targets that do not need them. */
+static void poll_link(struct cache *c, const struct exit_link *l, const struct block *to)
+{
+	if (to->needs_flags) {
+		site_write(c, l->keep_site, to->chain);
+		jump_write(c, l->poll, l->keep);
+	} else {
+		site_write(c, l->site, to->chain);
+		__builtin_memcpy(c->code_w + l->poll, POLL_BYTES, 5);
+	}
+}
+
+static void unlink_exit(struct cache *c, const struct exit_link *l)
+{
+	if (l->poll)
+		jump_write(c, l->poll, l->stub);
+	else
+		site_write(c, l->site, l->stub);
 }
 
 void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 {
 	if (l->from->dead || to->dead)
 		return;
-	site_write(c, l->site, to->chain);
+	if (l->poll)
+		poll_link(c, l, to);
+	else
+		site_write(c, l->site, to->chain);
 	l->next = to->incoming;
 	to->incoming = l;
 }
@@ -82,7 +113,7 @@ static void block_kill(struct cache *c, struct block *b)
 		*p = b->hash_next;
 	for (struct exit_link *l = b->incoming; l; l = l->next)
 		if (!l->from->dead) /* else its bytes may be those of a buried entry */
-			site_write(c, l->site, l->stub);
+			unlink_exit(c, l);
 	b->incoming = NULL;
 	b->dead = true;
 	entry_bury(c, b);

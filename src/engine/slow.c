@@ -154,7 +154,10 @@ bounce:
 
 void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
+	u8 *host;
+
 	v->stats.mem_slow++;
+	lin += insn->window;
 	set_rip(v, insn);
 	if (!is_canonical(&v->cpu, lin) && !insn->mask_kind) {
 		x86_raise_error(&v->cpu, insn->seg == SEG_SS ? VEC_SS : VEC_GP, 0);
@@ -162,7 +165,8 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 		fault(v);
 		return NULL;
 	}
-	return mem_host(v, insn, lin);
+	host = mem_host(v, insn, lin);
+	return host ? host - insn->window : NULL;
 }
 
 /* Bytes by which a register bit offset moves the operand of BT, BTS, BTR, BTC. */
@@ -398,11 +402,13 @@ static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
 static enum block_form form_wanted(struct engine_vcpu *v)
 {
 	struct x86_cpu *cpu = &v->cpu;
+	bool narrow = v->narrow;
 
+	v->narrow = false;
 	if (v->single || cpu->shadow || v->hold_kick || v->step || cpu->f.rf)
 		return FORM_SINGLE;
 	if (v->engine->options.form == ENGINE_FAST && (cpu->mode & (MODE_64 | MODE_AC)) == MODE_64)
-		return FORM_FAST;
+		return narrow ? FORM_NARROW : FORM_FAST;
 	return cpu->mode & (MODE_64 | MODE_FLAT) ? FORM_CHECKED : FORM_SINGLE;
 }
 
@@ -454,7 +460,7 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 	v->hold_kick = false;
 	v->unshadow = cpu->shadow;
 	v->unrf = cpu->f.rf;
-	if (form < FORM_SINGLE && !b->straddles)
+	if (form < FORM_SINGLE && !b->straddles) /* narrow ones are found by the windows only */
 		ibtc_fill(v, rip, (u64)v->cache.code_w + v->cache.delta + b->code);
 	return (u64)v->cache.code_w + v->cache.delta + b->code;
 }
@@ -520,6 +526,19 @@ u64 engine_dead(struct engine_vcpu *v, u64 pc)
 	v->linking = true; /* the branch cache is what led here */
 	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + (b->gpa & (PAGE_SIZE - 1))));
 	v->linking = false;
+	return code;
+}
+
+/* A killed block's entry leads on by itself, so the address may be kept as long as the site. */
+u64 engine_narrow(struct engine_vcpu *v, struct mem_site *site)
+{
+	u64 code;
+
+	v->narrow = true;
+	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + site->insn.page_off));
+	v->narrow = false;
+	if (code && v->found && v->found->form == FORM_NARROW)
+		site->narrow = code;
 	return code;
 }
 

@@ -89,16 +89,31 @@ struct tlb {
  * at every flush. One for supervisor, one for user code, since a block knows which it is. Entries are chosen
  * by the translator from base register, kind of access, and a hash of the instruction.
  */
-#define RC_WIDE 128 /* entries from here on serve vector operands */
-#define RC_SIZE 256
+#define RC_CLASS    128 /* entries; three classes, for accesses of up to 8, 64 and 256 bytes */
+#define RC_SIZE	    (3 * RC_CLASS)
+#define RC_SPAN_MAX 256
 struct regcache {
 	u64 limit[RC_SIZE]; /* offsets below it hit; 0: empty */
 	u64 tag[RC_SIZE];
 	u64 delta[RC_SIZE]; /* host address - linear address */
+	u64 host[RC_SIZE];  /* host address of the range */
 };
-#define RC_ROOM(i)                                                                                 \
-	((i) < RC_WIDE ? 7 : 63) /* limit = range - room: no access that hits can cross the end */
-#define RC_STUB_SIZES 7		 /* 1, 2, 4 ... 64 */
+#define RC_STUB_SIZES 9 /* 1, 2, 4 ... 256 */
+
+/* limit = range - room: no access that hits can cross the end. */
+static inline unsigned rc_room(unsigned i)
+{
+	return i < RC_CLASS ? 7 : i < 2 * RC_CLASS ? 63 : RC_SPAN_MAX - 1;
+}
+
+/* How a check hands over the address and takes the answer: see x86/miss.c. */
+enum miss_kind { MISS_HOST0, MISS_DELTA, MISS_WINDOW, MISS_HOST1, MISS_KINDS };
+
+/* What is kept of a checked operand. */
+struct mem_site {
+	struct x86_insn insn; /* first */
+	u64 narrow;	      /* code that runs it where its window crosses the end of the page */
+};
 
 #define ITLB_SIZE	 256
 #define ITLB_NO_TAG	 (~0ull)
@@ -167,8 +182,11 @@ struct stubs {
 	u64 enter; /* C function: void enter(struct engine_vcpu *, u64 code) */
 	u64 leave; /* all guest state is in cpu, T0 T1 free: save vectors, back to enter's caller */
 	u64 fault; /* as leave, from a signal handler */
-	u64 mem_slow; /* T0 linear address, T1 record: T0 host address or does not return */
-	u64 mem_call; /* T1 record: as above, the address is computed in C */
+	u64 mem_slow;	    /* T0 linear address, T1 record: T0 host address or does not return */
+	u64 mem_slow_delta; /* the same: T0 host - linear address */
+	u64 mem_slow_t1;    /* the same: T1 host address, T0 = stub_t0 */
+	u64 narrow;	    /* T1 struct mem_site: go on in a block without windows */
+	u64 mem_call;	    /* T1 record: as above, the address is computed in C */
 	u64 op; /* T1 record, flags saved: runs a helper; returns with flags in cpu.aflags, or not at all */
 	u64 dispatch;	    /* T0 target RIP, flags live */
 	u64 dispatch_saved; /* T0 target RIP, flags in cpu.aflags */
@@ -222,8 +240,8 @@ struct engine_vcpu {
 	u64 rip_page;		  /* RIP of the first byte of the page that runs */
 	u64 host_rsp;		  /* of translated code, between the stubs enter and leave */
 	u64 host_gs, guest_gs;
-	u64 target;		/* of an indirect call through memory */
-	u64 stub_rax, stub_rcx; /* kept by the stubs of the register cache */
+	u64 target;				   /* of an indirect call through memory */
+	u64 stub_rax, stub_rcx, stub_t0, stub_lin; /* kept by the stubs of the register cache */
 	u64 lent[3];	 /* guest RSI, RDI, RBP while a translated instruction borrows them */
 	u64 inline_hits; /* verbose only: memory operands served inline */
 	u64 chained,
@@ -250,6 +268,7 @@ struct engine_vcpu {
 	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
 	bool unrf;     /* RF was set for the instruction that runs */
 	bool linking;  /* engine_link() wants the block, not just its code */
+	bool narrow;   /* the next block is to be one without windows */
 	bool single;   /* the next instruction runs as FORM_SINGLE */
 	bool hold_kick; /* no kick before the next instruction is done: it has device answers to take */
 	bool smc;	/* cache_written() killed something since the last look, in smc_page */
@@ -270,8 +289,9 @@ struct engine_vcpu {
 	struct engine *engine;
 	struct cache cache;
 	struct stubs stubs;
-	u32 rc_stub[2][RC_SIZE][RC_STUB_SIZES]; /* code offset; 0: not made since the last reset */
-	struct tr *tr_room; /* the translator's working state, too large for a stack */
+	u32 rc_stub[2][RC_SIZE][MISS_KINDS]
+		   [RC_STUB_SIZES]; /* code offset; 0: not made since the last reset */
+	struct tr *tr_room;	    /* the translator's working state, too large for a stack */
 	struct requests requests;
 	u32 npending; /* stores to code that the others must be told of */
 	struct written_range pending[4];
@@ -318,6 +338,7 @@ u64 engine_resume(struct engine_vcpu *v);   /* code to run at cpu.rip, or 0: lea
 u64 engine_dispatch(struct engine_vcpu *v, u64 rip);
 u64 engine_dead(struct engine_vcpu *v, u64 pc); /* @pc: behind the call in a killed block */
 u64 engine_link(struct engine_vcpu *v, struct exit_link *l);
+u64 engine_narrow(struct engine_vcpu *v, struct mem_site *site);
 
 /* Run the helper of @insn, in whatever context the caller is. */
 enum x86_status engine_op_call(struct engine_vcpu *v, const struct x86_insn *insn);

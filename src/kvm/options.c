@@ -40,6 +40,11 @@ static void set_dirty(struct options *o, const struct option_value *v)
 	o->collector = v->value;
 }
 
+static void set_windows(struct options *o, const struct option_value *v)
+{
+	o->windows = v->value;
+}
+
 static const struct option_value switch_values[] = { { "off", 0 }, { "on", 1 }, { NULL, 0 } };
 
 static const struct option_value engine_values[] = {
@@ -63,6 +68,7 @@ static const struct option options[] = {
 	{ "cpu-mask", cpu_mask_values, "none, x86-64-v2, x86-64-v3 or x86-64-v4", set_cpu_mask },
 	{ "counters", switch_values, "on or off", set_counters },
 	{ "dirty", dirty_values, "wp or pml", set_dirty },
+	{ "windows", switch_values, "on or off", set_windows },
 };
 
 void options_default(struct options *o)
@@ -70,6 +76,7 @@ void options_default(struct options *o)
 	o->form = ENGINE_FAST;
 	o->counters = false;
 	o->collector = DIRTY_WP;
+	o->windows = true;
 	o->cpu_mask[0] = 0;
 }
 
@@ -93,7 +100,9 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 		return -EINVAL;
 	}
 	snprintf(why, why_size,
-		 "option \"%s\" is not known; there are engine, cpu-mask, counters and dirty", key);
+		 "option \"%s\" is not known; there are engine, cpu-mask, counters, windows and "
+		 "dirty",
+		 key);
 	return -EINVAL;
 }
 

@@ -33,6 +33,9 @@ static void accepts(void **state)
 	assert_string_equal(parsed.cpu_mask, "x86-64-v3");
 	assert_true(parsed.counters);
 	assert_int_equal(parsed.collector, DIRTY_PML);
+	assert_true(parsed.windows);
+	assert_int_equal(parse("windows=off"), 0);
+	assert_false(parsed.windows);
 	assert_int_equal(parse("cpu-mask=x86-64-v2,cpu-mask=none"), 0);
 	assert_string_equal(parsed.cpu_mask, "");
 }
@@ -50,6 +53,7 @@ static void refuses(void **state)
 		{ "cpu-mask=x86-64-v9", "x86-64-v2" },
 		{ "engine=fast,counters=maybe", "on or off" },
 		{ "dirty=ring", "wp or pml" },
+		{ "windows=1", "on or off" },
 		{ "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa="
 		  "1",
 		  "too long" },

@@ -81,75 +81,118 @@ static void emit_dispatch(struct tr *t)
 	emit_jmp_to(&t->e, t->flags == FLAGS_SAVED ? t->leave_at_saved : t->leave_at);
 }
 
-/* Before a jump back to page offset @off. */
-static void emit_poll(struct tr *t, s32 off)
+/* The displacement that was just emitted is that of an exit, to be linked to its target. */
+static struct exit_link *exit_here(struct tr *t, u16 target_off)
+{
+	struct exit_link *l = &t->b->exit[t->nexits++];
+
+	assert(t->nexits <= ARRAY_SIZE(t->b->exit));
+	l->site = t->e.p - 4 - t->c->code_w;
+	l->target_off = target_off;
+	l->from = t->b;
+	return l;
+}
+
+static void count_chained(struct tr *t)
 {
 	struct emit *e = &t->e;
-	u8 *ok;
 
-	if (off == t->off[0] && !t->live_in[0]) { /* a loop that begins with its flags dead */
-		emit_cmp16_gs_zero(e, GS(cpu.kick));
-		ok = emit_jcc8(e, 0x74);
-		emit_rip(t, off, 8);
-		emit_jmp_to(e, t->v->stubs.kick);
-		emit_patch8(e, ok);
+	if (!t->v->engine->options.verbose)
 		return;
-	}
+	/* inc changes flags: lea through T0 */
+	emit_load_gs(e, T0, GS(chained));
+	emit_lea(e, T0, T0, EMIT_NO_REG, 1, 1, 8);
+	emit_store_gs(e, T0, GS(chained));
+}
+
+static void emit_exit(struct tr *t, u16 target_off)
+{
+	count_chained(t);
+	emit_jmp(&t->e);
+	exit_here(t, target_off);
+}
+
+/*
+ * A jump back with its poll, for a target that does not need the flags; exit_keep() is the other way. Which of them is taken
+ * is decided when the exit is linked (cache_link()): the target's code may not even exist yet.
+ */
+static void emit_exit_poll(struct tr *t, u16 target_off)
+{
+	struct emit *e = &t->e;
+	struct exit_link *l;
+	u32 poll;
+
+	count_chained(t);
+	poll = e->p - t->c->code_w;
+	emit_cmp16_gs_zero(e, GS(cpu.kick));
+	emit_jcc(e, CC_NE);
+	emit_jmp(e);
+	l = exit_here(t, target_off);
+	l->poll = poll;
+}
+
+static void emit_kick(struct tr *t, u16 target_off)
+{
+	emit_rip(t, target_off, 8);
+	emit_jmp_to(&t->e, t->v->stubs.kick);
+}
+
+/* What a poll leads to: the kick, and a poll that keeps the flags. */
+static void emit_poll_ways(struct tr *t, struct exit_link *l)
+{
+	struct emit *e = &t->e;
+	u8 *none;
+
+	emit_patch(e, t->c->code_w + l->site - 5); /* the conditional jump before the jump */
+	emit_kick(t, l->target_off);
+	l->keep = e->p - t->c->code_w;
 	emit_mov(e, T0, RCX);
 	emit8(e, 0x65); /* movzx ecx, word gs:[kick] */
 	emit_bytes(e, (const u8[]){ 0x0f, 0xb7, 0x0c, 0x25 }, 4);
 	emit32(e, GS(cpu.kick));
-	ok = emit_jcc8(e, 0xe3); /* jrcxz */
+	none = emit_jcc8(e, 0xe3); /* jrcxz */
 	emit_mov(e, RCX, T0);
-	emit_rip(t, off, 8);
-	emit_jmp_to(e, t->v->stubs.kick);
-	emit_patch8(e, ok);
+	emit_kick(t, l->target_off);
+	emit_patch8(e, none);
 	emit_mov(e, RCX, T0);
-}
-
-/* A jump that will be linked to its target; the stub is emitted by the caller of the translator. */
-static void emit_exit(struct tr *t, u16 target_off)
-{
-	struct emit *e = &t->e;
-	struct exit_link *l = &t->b->exit[t->nexits++];
-
-	assert(t->nexits <= ARRAY_SIZE(t->b->exit));
-	if (t->v->engine->options.verbose) {
-		/* inc changes flags: lea through T0 */
-		emit_load_gs(e, T0, GS(chained));
-		emit_lea(e, T0, T0, EMIT_NO_REG, 1, 1, 8);
-		emit_store_gs(e, T0, GS(chained));
-	}
-	while (((u64)e->p + 1) & 3)
-		emit8(e, 0x90);
-	emit8(e, 0xe9);
-	l->site = e->p - t->c->code_w;
-	l->target_off = target_off;
-	l->from = t->b;
-	emit32(e, 0);
+	emit_jmp(e);
+	l->keep_site = e->p - 4 - t->c->code_w;
 }
 
 static void emit_exit_stubs(struct tr *t)
 {
 	for (unsigned k = 0; k < t->nexits; k++) {
 		struct exit_link *l = &t->b->exit[k];
+		u8 *code = t->c->code_w;
 
 		if (t->e.overflow)
 			return;
-		l->stub = t->e.p - t->c->code_w;
-		emit_patch(&t->e, t->c->code_w + l->site);
+		if (l->poll)
+			emit_poll_ways(t, l);
+		l->stub = t->e.p - code;
+		if (t->e.overflow)
+			return;
+		if (l->poll)
+			code[l->poll] = 0xe9;
+		emit_patch(&t->e, code + (l->poll ? l->poll + 1 : l->site));
 		emit_mov_imm64(&t->e, T1, (u64)l);
 		emit_jmp_to(&t->e, t->v->stubs.link);
 	}
 }
 
+static bool is_linkable(const struct tr *t, s64 off)
+{
+	return t->form == FORM_FAST && off >= 0 && off < (s64)PAGE_SIZE && !t->b->straddles;
+}
+
 /* Go to page offset @off (any value) with the flags in the host. */
 static void emit_goto(struct tr *t, s32 off, bool backward, unsigned opsize)
 {
-	if (t->form == FORM_FAST && off >= 0 && off < (s32)PAGE_SIZE && !t->b->straddles) {
+	if (is_linkable(t, off)) {
 		if (backward)
-			emit_poll(t, off);
-		emit_exit(t, off);
+			emit_exit_poll(t, off);
+		else
+			emit_exit(t, off);
 		return;
 	}
 	emit_rip(t, off, opsize);
@@ -180,83 +223,108 @@ void tr_fallthrough(struct tr *t)
 	emit_exit_stubs(t);
 }
 
-/* A fixed-size access at the address in T0, on the stack. */
-static void stack_access(struct tr *t, unsigned i, bool write)
-{
-	struct x86_insn *rec = tr_record(t, i);
+/* How instructions access the stack that do not name it. */
+static const struct x86_insn stack_read = { .memsize = 8, .access = INSN_READ, .seg = SEG_SS };
+static const struct x86_insn stack_write = { .memsize = 8, .access = INSN_WRITE, .seg = SEG_SS };
 
-	rec->memsize = 8;
-	rec->access = write ? INSN_WRITE : INSN_READ;
-	rec->seg = SEG_SS;
-	tr_translate(t, i, rec, RSP, 8, write);
+static struct mem_ref stack_top(struct tr *t, unsigned i)
+{
+	return tr_window(t, i, RSP, 0, 8, false, &stack_read);
+}
+
+static struct mem_ref stack_below(struct tr *t, unsigned i)
+{
+	return tr_window(t, i, RSP, -8, 8, true, &stack_write);
 }
 
 void tr_stack_push_address(struct tr *t, unsigned i)
 {
+	struct x86_insn *rec = tr_record(t, i);
+
 	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
-	stack_access(t, i, true);
+	rec->memsize = 8;
+	rec->access = INSN_WRITE;
+	rec->seg = SEG_SS;
+	tr_translate(t, i, rec, RSP, 8, true);
 }
 
 static void rsp_add(struct tr *t, s32 n)
 {
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, EMIT_NO_REG, 1, n, 8);
+	tr_window_moved(t, RSP, n);
 }
 
 static void push_reg(struct tr *t, unsigned i)
 {
 	unsigned guest = t->d[i].gpr[0].reg, reg = host_of[guest];
+	struct mem_ref ref = stack_below(t, i);
 
-	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
-	stack_access(t, i, true);
 	if (reg == IN_MEMORY) {
 		tr_gpr_load(t, T1, guest);
 		reg = T1;
 	}
-	emit_op_base(&t->e, true, 0x89, reg, T0, 0);
+	tr_ref_op(t, true, 0x89, reg, &ref);
 	rsp_add(t, -8);
 }
 
 static void push_imm(struct tr *t, unsigned i)
 {
-	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
-	stack_access(t, i, true);
-	emit_op_base(&t->e, true, 0xc7, 0, T0, 0);
+	struct mem_ref ref = stack_below(t, i);
+
+	tr_ref_op(t, true, 0xc7, 0, &ref);
 	emit32(&t->e, t->d[i].insn.imm);
 	rsp_add(t, -8);
+}
+
+/* T1 = the explicit operand of 8 bytes, which the instruction reads. */
+static void operand_read(struct tr *t, unsigned i)
+{
+	struct x86_insn *insn = &t->d[i].insn;
+	struct mem_ref ref;
+
+	insn->memsize = 8;
+	insn->access = INSN_READ;
+	ref = tr_operand(t, i);
+	tr_ref_op(t, true, 0x8b, T1, &ref);
 }
 
 /* PUSH m: load, keep, store. */
 static void push_mem(struct tr *t, unsigned i)
 {
-	tr_linear(t, i);
-	tr_translate(t, i, tr_record(t, i), tr_base(&t->d[i].insn), 8, false);
-	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
-	emit_store_gs(&t->e, T0, GS(target));
-	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
-	stack_access(t, i, true);
+	struct mem_ref ref;
+
+	operand_read(t, i);
+	emit_store_gs(&t->e, T1, GS(target));
+	ref = stack_below(t, i);
 	emit_load_gs(&t->e, T1, GS(target));
-	emit_op_base(&t->e, true, 0x89, T1, T0, 0);
+	tr_ref_op(t, true, 0x89, T1, &ref);
 	rsp_add(t, -8);
 }
 
 static void pop_reg(struct tr *t, unsigned i)
 {
-	unsigned guest = t->d[i].gpr[0].reg;
+	unsigned guest = t->d[i].gpr[0].reg,
+		 to = guest == RSP || host_of[guest] == IN_MEMORY ? T1 : host_of[guest];
+	struct mem_ref ref = stack_top(t, i);
 
-	emit_mov(&t->e, T0, HOST_RSP);
-	stack_access(t, i, false);
-	emit_op_base(&t->e, true, 0x8b, T1, T0, 0);
+	tr_ref_op(t, true, 0x8b, to, &ref);
 	rsp_add(t, 8);
-	tr_gpr_store(t, guest, T1);
+	if (to == T1)
+		tr_gpr_store(t, guest, T1);
+	if (guest == t->window.base)
+		t->window.valid = false;
 }
 
 static void leave(struct tr *t, unsigned i)
 {
-	emit_mov(&t->e, T0, RBP);
-	stack_access(t, i, false);
-	emit_op_base(&t->e, true, 0x8b, T1, T0, 0);
+	struct mem_ref ref = tr_window(t, i, RBP, 0, 8, false, &stack_read);
+
+	tr_ref_op(t, true, 0x8b, T1, &ref);
 	emit_lea(&t->e, HOST_RSP, RBP, EMIT_NO_REG, 1, 8, 8);
 	emit_mov(&t->e, RBP, T1);
+	/* What lies around the old RBP lies around the new RSP. */
+	t->window.base = RSP;
+	tr_window_moved(t, RSP, 8);
 }
 
 /* Returns whether it was emitted by hand; otherwise the caller takes the helper. */
@@ -267,7 +335,6 @@ bool tr_stack(struct tr *t, unsigned i)
 	if (t->form != FORM_FAST || d->insn.opsize != 8 ||
 	    (d->insn.has_mem && d->insn.op != X86_OP_push))
 		return false;
-	tr_flags_spill(t, i);
 	if (d->insn.op == X86_OP_leave)
 		leave(t, i);
 	else if (d->insn.op == X86_OP_push && d->insn.has_mem)
@@ -286,11 +353,11 @@ bool tr_stack(struct tr *t, unsigned i)
 /* Push the address behind instruction @i. */
 static void push_return(struct tr *t, unsigned i)
 {
-	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
-	stack_access(t, i, true);
+	struct mem_ref ref = stack_below(t, i);
+
 	emit_load_gs(&t->e, T1, GS(rip_page));
 	emit_lea(&t->e, T1, T1, EMIT_NO_REG, 1, t->off[i] + t->d[i].insn.len, 8);
-	emit_op_base(&t->e, true, 0x89, T1, T0, 0);
+	tr_ref_op(t, true, 0x89, T1, &ref);
 	rsp_add(t, -8);
 }
 
@@ -298,7 +365,6 @@ static void branch_call(struct tr *t, unsigned i)
 {
 	s64 target = t->off[i] + t->d[i].insn.len + (s64)t->d[i].insn.imm;
 
-	tr_flags_spill(t, i);
 	push_return(t, i);
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
@@ -313,28 +379,26 @@ static void branch_call(struct tr *t, unsigned i)
 	emit_branch_cache(t, false); /* whoever recurses returns, and polls there */
 }
 
-/* T0 = target of an indirect branch. */
+/* T1 = target of an indirect branch. */
 static void indirect_target(struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
 
-	tr_flags_spill(t, i);
-	if (!d->insn.has_mem) {
-		tr_gpr_load(t, T0, d->gpr[0].reg);
-		return;
-	}
-	tr_linear(t, i);
-	tr_translate(t, i, tr_record(t, i), tr_base(&t->d[i].insn), 8, false);
-	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
+	if (d->insn.has_mem)
+		operand_read(t, i);
+	else
+		tr_gpr_load(t, T1, d->gpr[0].reg);
 }
 
 static void branch_indirect(struct tr *t, unsigned i)
 {
 	indirect_target(t, i);
 	if (t->d[i].branch == BR_IND_CALL) {
-		emit_store_gs(&t->e, T0, GS(target));
+		emit_store_gs(&t->e, T1, GS(target));
 		push_return(t, i);
 		emit_load_gs(&t->e, T0, GS(target));
+	} else {
+		emit_mov(&t->e, T0, T1);
 	}
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
@@ -343,10 +407,9 @@ static void branch_indirect(struct tr *t, unsigned i)
 
 static void branch_ret(struct tr *t, unsigned i)
 {
-	tr_flags_spill(t, i);
-	emit_mov(&t->e, T0, HOST_RSP);
-	stack_access(t, i, false);
-	emit_op_base(&t->e, true, 0x8b, T0, T0, 0);
+	struct mem_ref ref = stack_top(t, i);
+
+	tr_ref_op(t, true, 0x8b, T0, &ref);
 	rsp_add(t, 8 + (u16)t->d[i].insn.imm);
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
@@ -366,8 +429,21 @@ static void two_ways(struct tr *t, unsigned i, u8 *taken)
 
 static void branch_jcc(struct tr *t, unsigned i)
 {
+	const struct x86_insn *insn = &t->d[i].insn;
+	s64 next = t->off[i] + insn->len, target = next + (s64)insn->imm;
+
 	tr_flags_need(t, T0);
-	two_ways(t, i, emit_jcc(&t->e, t->d[i].cc));
+	if (!is_linkable(t, next) || !is_linkable(t, target) || t->v->engine->options.verbose) {
+		two_ways(t, i, emit_jcc(&t->e, t->d[i].cc));
+	} else if (target <= t->off[i]) {
+		emit_jcc(&t->e, t->d[i].cc ^ 1);
+		exit_here(t, next);
+		emit_exit_poll(t, target);
+	} else {
+		emit_jcc(&t->e, t->d[i].cc);
+		exit_here(t, target);
+		emit_exit(t, next);
+	}
 }
 
 #define XCHG_RCX_T0 ((const u8[]){ 0x49, 0x87, 0xce })

@@ -524,6 +524,14 @@ static void decode_operands(const ZydisDecodedInstruction *zi, const ZydisDecode
 {
 	struct x86_insn *insn = &d->insn;
 
+	for (unsigned i = 0; i < zi->operand_count; i++) {
+		const ZydisDecodedOperand *op = &ops[i];
+		bool high;
+
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_gpr(op->reg.value) &&
+		    op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			d->gpr_written |= BIT(reg_number(op->reg.value, &high));
+	}
 	for (unsigned i = 0; i < zi->operand_count_visible; i++) {
 		const ZydisDecodedOperand *op = &ops[i];
 

@@ -51,6 +51,7 @@ struct decoded {
 	bool uses_high; /* some operand is AH..BH: no REX possible */
 	/* Arithmetic flags as FL_*: what it needs and what it surely overwrites. */
 	u16 fl_read, fl_write;
+	u16 gpr_written; /* bits: general registers, also those that the encoding does not name */
 };
 
 struct decoder; /* tables of the process: made once */

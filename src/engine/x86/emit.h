@@ -103,6 +103,30 @@ static inline void emit_op_base(struct emit *e, bool w, u8 op, unsigned reg, uns
 	emit_modrm_base(e, reg, base, disp);
 }
 
+/* ModRM, SIB and displacement for [base + index + disp]; @index is not RSP. */
+static inline void emit_modrm_index(struct emit *e, unsigned reg, unsigned base, unsigned index,
+				    s32 disp, bool no_disp8)
+{
+	unsigned mod = disp == 0 && (base & 7) != RBP ? 0 : disp == (s8)disp && !no_disp8 ? 1 : 2;
+
+	assert(index != RSP);
+	emit8(e, mod << 6 | (reg & 7) << 3 | 4);
+	emit8(e, (index & 7) << 3 | (base & 7));
+	if (mod == 1)
+		emit8(e, disp);
+	else if (mod == 2)
+		emit32(e, disp);
+}
+
+/* op reg, [base + index + disp] */
+static inline void emit_op_index(struct emit *e, bool w, u8 op, unsigned reg, unsigned base,
+				 unsigned index, s32 disp)
+{
+	emit_rex(e, w, reg, index, base);
+	emit8(e, op);
+	emit_modrm_index(e, reg, base, index, disp, false);
+}
+
 /* op reg, gs:[disp]: the vCPU. */
 static inline void emit_op_gs(struct emit *e, bool w, u8 op, unsigned reg, u32 disp)
 {

@@ -1,22 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Memory operands in translated code: effective address, inline soft TLB, slow paths. */
+/* Memory operands in translated code: effective address, the operand's host address. */
 #include <string.h>
 
 #include "engine/x86/translate.h"
 
 /*
- * Inline access, 64-bit mode (flags are saved or dead). Sizes that are powers of two go through the register cache first:
- *
- *	lea  t0, [guest ea]		; + FS or GS base
- *	mov  t1, t0
- *	xor  t1, gs:[rc.tag]
- *	cmp  t1, gs:[rc.limit]
- *	jae  miss			; call rc_stub; jmp back; .quad record
- *	add  t0, gs:[rc.delta]
- * back:
- *	op   [t0]
- *
- * The stub, or for larger operands the inline code, looks into the TLB:
+ * Inline access, 64-bit mode (flags are saved or dead). Sizes that are powers of two go through the register cache first
+ * (miss.c). Its stubs, or for other operands the inline code, look into the TLB:
  *
  *	mov  t1d, t0d
  *	shr  t1d, 7			; 32 bytes per TLB entry
@@ -62,6 +52,13 @@ void tr_pc(struct tr *t, unsigned i, u8 lent)
 	};
 }
 
+static void record_fill(struct tr *t, unsigned i, struct x86_insn *rec)
+{
+	*rec = t->d[i].insn;
+	rec->page_off = t->off[i];
+	rec->form = t->form;
+}
+
 struct x86_insn *tr_record(struct tr *t, unsigned i)
 {
 	static struct x86_insn none;
@@ -71,10 +68,22 @@ struct x86_insn *tr_record(struct tr *t, unsigned i)
 		t->full = true;
 		return &none;
 	}
-	*rec = t->d[i].insn;
-	rec->page_off = t->off[i];
-	rec->form = t->form;
+	record_fill(t, i, rec);
 	return rec;
+}
+
+struct mem_site *tr_site(struct tr *t, unsigned i)
+{
+	static struct mem_site none;
+	struct mem_site *site = cache_alloc(t->c, sizeof(*site));
+
+	if (!site) {
+		t->full = true;
+		return &none;
+	}
+	record_fill(t, i, &site->insn);
+	site->narrow = t->v->stubs.narrow;
+	return site;
 }
 
 void tr_flags_spill(struct tr *t, unsigned i)
@@ -83,7 +92,7 @@ void tr_flags_spill(struct tr *t, unsigned i)
 		return;
 	/* The checked forms keep flags exact also where they are dead: they are the oracle. */
 	if (t->live_in[i] || t->form != FORM_FAST) {
-		emit_flags_save(&t->e, T0, GS_AFLAGS);
+		emit_flags_save(&t->e, T1, GS_AFLAGS);
 		t->flags = FLAGS_SAVED;
 	} else {
 		t->flags = FLAGS_DEAD;
@@ -97,13 +106,13 @@ void tr_flags_need(struct tr *t, unsigned tmp)
 	t->flags = FLAGS_HOST;
 }
 
-void tr_effective(struct tr *t, unsigned i, bool is_lea)
+void tr_effective(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->d[i].insn;
 	unsigned base = EMIT_NO_REG, index = EMIT_NO_REG;
 	s64 disp = insn->disp;
 
-	(void)is_lea;
+	t->window.valid = false;
 	if (insn->base == INSN_RIP) {
 		emit_load_gs(&t->e, T0, GS(rip_page));
 		base = T0;
@@ -154,7 +163,7 @@ void tr_linear(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->d[i].insn;
 
-	tr_effective(t, i, false);
+	tr_effective(t, i);
 	if (insn->bit_offset) {
 		emit_bit_bias(t, i);
 		emit_alu(&t->e, ALU_ADD, T0, T1);
@@ -165,175 +174,78 @@ void tr_linear(struct tr *t, unsigned i)
 		emit_alu_gs(&t->e, ALU_ADD, T0, GS_SEG_BASE(insn->seg));
 }
 
-static u32 tag_field(bool write)
+/* The address needs no register but T1, so that T0 keeps its window. */
+static bool fits_t1(const struct tr *t, unsigned i)
 {
-	return write ? offsetof(struct tlb_entry, tag_w) : offsetof(struct tlb_entry, tag_r);
+	const struct decoded *d = &t->d[i];
+	const struct x86_insn *insn = &d->insn;
+	bool base = insn->base < 16 && host_of[insn->base] == IN_MEMORY,
+	     index = insn->index < 16 && host_of[insn->index] == IN_MEMORY;
+
+	for (unsigned k = 0; k < d->ngpr; k++)
+		if (host_of[d->gpr[k].reg] == IN_MEMORY)
+			return false;
+	return !d->uses_high && !insn->bit_offset && insn->adsize == 8 &&
+	       insn->disp == (s32)insn->disp && tr_size_fits(insn->memsize) && !(base && index);
 }
 
-/* T0 linear -> T0 offset in the page, T1 TLB entry; returns the jump of a miss. */
-static u8 *emit_tlb_probe(struct emit *e, unsigned size, bool write)
-{
-	emit_mov32(e, T1, T0);
-	emit_shift(e, false, SHIFT_SHR, T1, PAGE_SHIFT - 5);
-	emit_alu_imm(e, false, ALU_AND, T1, (TLB_SIZE - 1) * sizeof(struct tlb_entry));
-	emit_alu_gs(e, ALU_ADD, T1, GS(tlb));
-	emit_op_base(e, true, ALU_XOR << 3 | 3, T0, T1, tag_field(write));
-	emit_alu_imm(e, true, ALU_CMP, T0, PAGE_SIZE - size);
-	return emit_jcc(e, CC_A);
-}
-
-#define RC(table, field, i)                                                                        \
-	((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) +  \
-	       8 * (i)))
-
-/*
- * Miss of a register cache entry: T0 = linear address. Called from a block; behind the call are a jump and the
- * record, for the slow path. Finds the page in the TLB and makes it the entry's range.
- */
-static void emit_rc_stub(struct emit *e, const struct stubs *stubs, unsigned table, unsigned i,
-			 unsigned size, bool write)
-{
-	u8 *slow = emit_tlb_probe(e, size, write), *user = NULL;
-
-	if (!table) {
-		emit_op_base(e, false, 0xf6, 0, T1,
-			     offsetof(struct tlb_entry, info)); /* test byte */
-		emit8(e, TLB_USER_PAGE);
-		user = emit_jcc(e, CC_NE);
-	}
-	emit_store_gs(e, RAX, GS(stub_rax));
-	emit_store_gs(e, RCX, GS(stub_rcx));
-	emit_op_base(e, true, 0x8b, RCX, T1, offsetof(struct tlb_entry, tag_r));
-	emit_op_base(e, true, 0x8b, RAX, T1, offsetof(struct tlb_entry, page));
-	emit_alu(e, ALU_ADD, T0, RAX); /* host address */
-	emit_alu(e, ALU_SUB, RAX, RCX);
-	emit_store_gs(e, RAX, RC(table, delta, i));
-	if (write) {
-		emit_mov_imm32(e, RAX, PAGE_SIZE - RC_ROOM(i));
-	} else {
-		emit_op_base(e, true, 0x8b, RAX, T1, offsetof(struct tlb_entry, info));
-		emit_alu_imm(e, true, ALU_AND, RAX, -(s32)PAGE_SIZE); /* range */
-		emit_lea(e, T1, RAX, EMIT_NO_REG, 1, -1, 8);
-		emit_bytes(e, (const u8[]){ 0x49, 0xf7, 0xd7 }, 3); /* not t1 */
-		emit_alu(e, ALU_AND, RCX, T1);
-		emit_lea(e, RAX, RAX, EMIT_NO_REG, 1, -RC_ROOM(i), 8);
-	}
-	emit_store_gs(e, RCX, RC(table, tag, i));
-	emit_store_gs(e, RAX, RC(table, limit, i));
-	emit_load_gs(e, RAX, GS(stub_rax));
-	emit_load_gs(e, RCX, GS(stub_rcx));
-	emit8(e, 0xc3);
-	if (user) {
-		emit_patch(e, user);
-		emit_op_base(e, true, ALU_ADD << 3 | 3, T0, T1, offsetof(struct tlb_entry, page));
-		emit8(e, 0xc3);
-	}
-	emit_patch(e, slow);
-	emit_op_base(e, true, ALU_XOR << 3 | 3, T0, T1, tag_field(write));
-	emit_op_base(e, true, 0x8b, T1, RSP, 0);
-	emit_op_base(e, true, 0x8b, T1, T1, 5); /* behind the jump */
-	emit_jmp_to(e, stubs->mem_slow);
-}
-
-/* The entry for an access of instruction @i through @base. */
-static unsigned rc_index(const struct tr *t, unsigned i, unsigned base, bool write, bool wide)
+/* T1 = linear address */
+static void linear_t1(struct tr *t, unsigned i)
 {
 	const struct x86_insn *insn = &t->d[i].insn;
-	unsigned hash = t->off[i] >> 4;
+	unsigned base = EMIT_NO_REG, index = EMIT_NO_REG;
+	s64 disp = insn->disp;
 
-	if (base == RSP || base == RBP)
-		hash = 0;
-	else if (base == INSN_RIP || base == INSN_NO_REG)
-		hash = insn->disp >> PAGE_SHIFT;
-	if (base >= 16) /* RIP and absolute share with registers that rarely hold addresses */
-		base = base == INSN_RIP ? R15 : R14;
-	return (base * 2 + write) * 4 + (hash & 3) + (wide ? RC_WIDE : 0);
-}
-
-static int size_class(unsigned size)
-{
-	return size && size <= 64 && !(size & (size - 1)) ? __builtin_ctz(size) : -1;
-}
-
-void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size,
-		  bool write)
-{
-	struct emit *e = &t->e;
-	struct slow_path *s = &t->slow[t->nslow++];
-	unsigned table = (t->mode & MODE_CPL) == 3;
-
-	assert(t->nslow <= ARRAY_SIZE(t->slow));
-	s->write = write;
-	s->rec = (u64)rec;
-	s->size_class = size_class(size);
-	if (s->size_class < 0) {
-		s->site = emit_tlb_probe(e, size, write);
-		emit_op_base(e, true, ALU_ADD << 3 | 3, T0, T1, offsetof(struct tlb_entry, page));
-	} else {
-		s->table = table;
-		s->index = rc_index(t, i, base, write, size > 8);
-		emit_mov(e, T1, T0);
-		emit_alu_gs(e, ALU_XOR, T1, RC(table, tag, s->index));
-		emit_alu_gs(e, ALU_CMP, T1, RC(table, limit, s->index));
-		s->site = emit_jcc(e, CC_AE);
-		emit_alu_gs(e, ALU_ADD, T0, RC(table, delta, s->index));
+	if (insn->base == INSN_RIP) {
+		emit_load_gs(&t->e, T1, GS(rip_page));
+		base = T1;
+		disp += t->off[i] + insn->len;
+	} else if (insn->base != INSN_NO_REG) {
+		base = host_of[insn->base] == IN_MEMORY ? T1 : host_of[insn->base];
 	}
-	s->back = e->p;
-	if (t->v->engine->options.verbose)
-		emit_op_gs(e, true, 0xff, 0, GS(inline_hits)); /* inc */
+	if (insn->index != INSN_NO_REG)
+		index = host_of[insn->index] == IN_MEMORY ? T1 : host_of[insn->index];
+	if (insn->base != INSN_RIP && (base == T1 || index == T1))
+		tr_gpr_load(t, T1, base == T1 ? insn->base : insn->index);
+	emit_lea(&t->e, T1, base, index, insn->scale, disp, 8);
+	if (insn->seg == SEG_FS || insn->seg == SEG_GS)
+		emit_alu_gs(&t->e, ALU_ADD, T1, GS_SEG_BASE(insn->seg));
 }
 
-static u64 rc_stub(struct tr *t, const struct slow_path *s)
+static struct mem_ref operand_fast(struct tr *t, unsigned i)
 {
-	u32 *at = &t->v->rc_stub[s->table][s->index][s->size_class];
-	struct emit *e = &t->e;
-
-	if (!*at) {
-		u8 *over = emit_jmp(e);
-
-		*at = e->p - t->c->code_w;
-		emit_rc_stub(e, &t->v->stubs, s->table, s->index, 1u << s->size_class, s->write);
-		emit_patch(e, over);
-		t->new_stub[t->nnew_stubs++] = at;
-	}
-	return (u64)t->c->code_w + t->c->delta + *at;
-}
-
-void tr_slow_paths(struct tr *t)
-{
-	struct emit *e = &t->e;
-
-	for (unsigned k = 0; k < t->nslow; k++) {
-		struct slow_path *s = &t->slow[k];
-		u64 stub = s->size_class < 0 ? 0 : rc_stub(t, s);
-
-		emit_patch(e, s->site);
-		if (stub) {
-			emit_call_to(e, stub);
-			emit_jmp_to(e, (u64)s->back + e->delta);
-			emit64(e, s->rec);
-			continue;
-		}
-		emit_op_base(e, true, ALU_XOR << 3 | 3, T0, T1, tag_field(s->write));
-		emit_mov_imm64(e, T1, s->rec);
-		emit_call_to(e, t->v->stubs.mem_slow);
-		emit_jmp_to(e, (u64)s->back + e->delta);
-	}
-}
-
-void tr_operand(struct tr *t, unsigned i)
-{
-	const struct x86_insn *insn = &t->d[i].insn;
+	const struct decoded *d = &t->d[i];
+	const struct x86_insn *insn = &d->insn;
+	bool write = insn->access & INSN_WRITE;
 	struct x86_insn *rec;
 
+	if (!d->uses_high && tr_window_eligible(t, insn))
+		return tr_window(t, i, insn->base, insn->disp, insn->memsize, write, NULL);
 	tr_flags_spill(t, i);
-	if (t->form == FORM_BOUNCE) {
+	rec = tr_record(t, i);
+	if (fits_t1(t, i) && insn->disp + PAGE_SIZE <= INT32_MAX) {
+		linear_t1(t, i);
+		tr_translate_t1(t, i, rec, tr_base(insn), insn->memsize, write);
+		return (struct mem_ref){ T1, PATCH_KEEP, 0 };
+	}
+	tr_linear(t, i);
+	tr_translate(t, i, rec, tr_base(insn), insn->memsize, write);
+	return (struct mem_ref){ T0, PATCH_KEEP, 0 };
+}
+
+struct mem_ref tr_operand(struct tr *t, unsigned i)
+{
+	const struct x86_insn *insn = &t->d[i].insn;
+	struct mem_ref ref = { T0, PATCH_KEEP, 0 };
+	struct x86_insn *rec;
+
+	if (t->form == FORM_FAST) {
+		ref = operand_fast(t, i);
+	} else if (t->form == FORM_BOUNCE) {
+		tr_flags_spill(t, i);
 		emit_load_gs(&t->e, T0, GS(bounce_ptr));
-	} else if (t->form == FORM_FAST) {
-		rec = tr_record(t, i);
-		tr_linear(t, i);
-		tr_translate(t, i, rec, tr_base(insn), insn->memsize, insn->access & INSN_WRITE);
 	} else {
+		tr_flags_spill(t, i);
 		rec = tr_record(t, i);
 		emit_mov_imm64(&t->e, T1, (u64)rec);
 		emit_call_to(&t->e, t->v->stubs.mem_call);
@@ -342,4 +254,13 @@ void tr_operand(struct tr *t, unsigned i)
 		emit_bit_bias(t, i);
 		emit_alu(&t->e, ALU_SUB, T0, T1);
 	}
+	return ref;
+}
+
+void tr_ref_op(struct tr *t, bool wide, u8 op, unsigned reg, const struct mem_ref *ref)
+{
+	if (ref->index == PATCH_KEEP)
+		emit_op_base(&t->e, wide, op, reg, ref->base, ref->disp);
+	else
+		emit_op_index(&t->e, wide, op, reg, ref->base, ref->index, ref->disp);
 }

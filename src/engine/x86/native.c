@@ -15,6 +15,8 @@ struct pool {
 
 static bool names(const struct decoded *d, unsigned guest)
 {
+	if (d->insn.has_mem && d->insn.base == guest) /* it may still be a part of the address */
+		return true;
 	for (unsigned k = 0; k < d->ngpr; k++)
 		if (d->gpr[k].reg == guest)
 			return true;
@@ -23,8 +25,11 @@ static bool names(const struct decoded *d, unsigned guest)
 
 static unsigned pool_take(struct tr *t, struct pool *p, const struct decoded *d, bool low)
 {
-	if (!low && p->n)
+	if (!low && p->n) {
+		if (p->free[p->n - 1] == T0)
+			t->window.valid = false;
 		return p->free[--p->n];
+	}
 	for (unsigned k = 0; k < ARRAY_SIZE(lendable); k++) {
 		if (p->lent & BIT(k) || names(d, lendable[k]))
 			continue;
@@ -72,7 +77,10 @@ static bool is_fn(const struct decoded *d)
 void tr_native(struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
-	struct patch patch = { { PATCH_KEEP, PATCH_KEEP, PATCH_KEEP, PATCH_KEEP }, PATCH_KEEP };
+	struct patch patch = {
+		{ PATCH_KEEP, PATCH_KEEP, PATCH_KEEP, PATCH_KEEP }, PATCH_KEEP, PATCH_KEEP, 0
+	};
+	struct mem_ref ref = { PATCH_KEEP, PATCH_KEEP, 0 };
 	struct pool pool = { { 0 }, 0, 0 };
 	u8 scratch[ARRAY_SIZE(d->gpr)];
 	unsigned twin;
@@ -81,12 +89,15 @@ void tr_native(struct tr *t, unsigned i)
 		emit8(&t->e,
 		      0x9b); /* fwait: a pending exception comes before whatever the address does */
 	if (d->insn.has_mem)
-		tr_operand(t, i);
+		ref = tr_operand(t, i);
+	if (ref.base == T1 && needs_flags(t, i) && t->flags == FLAGS_SAVED)
+		t->window.valid = false;
 	if (needs_flags(t, i))
-		tr_flags_need(t, T1);
-	if (!d->insn.has_mem)
+		tr_flags_need(t, ref.base == T1 ? T0 : T1);
+	if (ref.base != T0)
 		pool.free[pool.n++] = T0;
-	pool.free[pool.n++] = T1;
+	if (ref.base != T1)
+		pool.free[pool.n++] = T1;
 	for (unsigned k = 0; k < d->ngpr; k++) {
 		unsigned guest = d->gpr[k].reg;
 
@@ -101,10 +112,12 @@ void tr_native(struct tr *t, unsigned i)
 		patch.slot[d->gpr[k].slot] = d->gpr[k].high ? scratch[k] + 4 : scratch[k];
 	}
 	if (d->insn.has_mem) {
-		patch.base = T0;
+		patch.base = ref.base;
+		patch.index = ref.index;
+		patch.disp = ref.disp;
 		if (d->uses_high) {
 			patch.base = pool_take(t, &pool, d, true);
-			emit_mov(&t->e, patch.base, T0);
+			emit_mov(&t->e, patch.base, ref.base);
 		}
 	}
 	tr_pc(t, i, pool.lent);
@@ -117,6 +130,7 @@ void tr_native(struct tr *t, unsigned i)
 	pool_return(t, &pool);
 	if (d->fl_write)
 		t->flags = FLAGS_HOST;
+	tr_window_after(t, i);
 }
 
 void tr_lea(struct tr *t, unsigned i)
@@ -124,7 +138,16 @@ void tr_lea(struct tr *t, unsigned i)
 	const struct x86_insn *insn = &t->d[i].insn;
 	unsigned dst = t->d[i].gpr[0].reg;
 
-	tr_effective(t, i, true);
+	if (t->form == FORM_FAST && insn->base < 16 && host_of[insn->base] != IN_MEMORY &&
+	    (insn->index == INSN_NO_REG || host_of[insn->index] != IN_MEMORY) &&
+	    insn->adsize == 8 && insn->opsize >= 4 && host_of[dst] != IN_MEMORY) {
+		emit_lea(&t->e, host_of[dst], host_of[insn->base],
+			 insn->index == INSN_NO_REG ? EMIT_NO_REG : host_of[insn->index],
+			 insn->scale, insn->disp, insn->opsize);
+		tr_window_after(t, i);
+		return;
+	}
+	tr_effective(t, i);
 	if (insn->opsize == 2) { /* mov dst16, r10w keeps the rest */
 		tr_gpr_load(t, T1, dst);
 		emit_bytes(&t->e, (const u8[]){ 0x66, 0x45, 0x89, 0xf7 }, 4); /* mov r11w, r10w */

@@ -42,14 +42,22 @@ static void emit_modrm(struct emit *e, const struct decoded *d, const struct pat
 {
 	if (p->base == PATCH_KEEP)
 		emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
-	else
+	else if (p->index == PATCH_KEEP)
 		emit_modrm_base(e, reg, p->base, 0);
+	else /* EVEX multiplies a displacement of one byte */
+		emit_modrm_index(e, reg, p->base, p->index, p->disp, d->enc == ENC_EVEX);
 	emit_bytes(e, d->insn.bytes + d->imm_off, d->insn.len - d->imm_off);
 }
 
-static void emit_rex_for(struct emit *e, const struct decoded *d, unsigned reg, unsigned rm)
+static bool index_is_high(const struct patch *p)
 {
-	u8 rex = (d->rex & 8) | (reg >> 3) << 2 | rm >> 3;
+	return p->base != PATCH_KEEP && p->index != PATCH_KEEP && p->index > 7;
+}
+
+static void emit_rex_for(struct emit *e, const struct decoded *d, const struct patch *p,
+			 unsigned reg, unsigned rm)
+{
+	u8 rex = (d->rex & 8) | (reg >> 3) << 2 | index_is_high(p) << 1 | rm >> 3;
 
 	if (d->rex || rex) {
 		assert(!d->uses_high);
@@ -62,8 +70,9 @@ static void patch_moffs(struct emit *e, const struct decoded *d, const struct pa
 {
 	static const u8 with_modrm[4] = { 0x8a, 0x8b, 0x88, 0x89 };
 
-	emit_rex_for(e, d, 0, p->base);
+	emit_rex_for(e, d, p, 0, p->base);
 	emit8(e, with_modrm[d->insn.opcode & 3]);
+	assert(p->index == PATCH_KEEP);
 	emit_modrm_base(e, 0, p->base, 0);
 }
 
@@ -78,12 +87,12 @@ static void patch_opcode_reg(struct emit *e, const struct decoded *d, const stru
 	if (!insn->mode64 && insn->opcode >= 0x40 && insn->opcode <= 0x4f &&
 	    d->imm_off - d->opcode_off == 1) {
 		/* INC and DEC of one byte are REX prefixes in 64-bit mode. */
-		emit_rex_for(e, d, 0, reg);
+		emit_rex_for(e, d, p, 0, reg);
 		emit8(e, 0xff);
 		emit8(e, (insn->opcode >= 0x48 ? 0xc8 : 0xc0) | (reg & 7));
 		return;
 	}
-	emit_rex_for(e, d, 0, named ? reg : 0);
+	emit_rex_for(e, d, p, 0, named ? reg : 0);
 	emit_bytes(e, insn->bytes + d->opcode_off, d->imm_off - d->opcode_off - 1);
 	emit8(e, named ? (insn->opcode & ~7) | (reg & 7) : insn->opcode);
 	emit_bytes(e, insn->bytes + d->imm_off, insn->len - d->imm_off);
@@ -103,7 +112,7 @@ static void patch_legacy(struct emit *e, const struct decoded *d, const struct p
 			patch_opcode_reg(e, d, p);
 		return;
 	}
-	emit_rex_for(e, d, reg, rm);
+	emit_rex_for(e, d, p, reg, rm);
 	emit_bytes(e, insn->bytes + d->opcode_off, d->modrm_off - d->opcode_off - 1);
 	emit8(e, !insn->mode64 && d->modrm_off - d->opcode_off == 1 && insn->opcode == 0x82
 			 ? 0x80
@@ -124,7 +133,8 @@ static void patch_vex(struct emit *e, const struct decoded *d, const struct patc
 	if (p->slot[SLOT_VVVV] != PATCH_KEEP)
 		p2 = (p2 & ~0x78) | (~p->slot[SLOT_VVVV] & 15) << 3;
 	p1 &= p->base != PATCH_KEEP ? 0x1f : 0x5f;
-	p1 |= (reg & 8 ? 0 : 0x80) | (rm & 8 ? 0 : 0x20) | (p->base != PATCH_KEEP ? 0x40 : 0);
+	p1 |= (reg & 8 ? 0 : 0x80) | (rm & 8 ? 0 : 0x20) |
+	      (p->base != PATCH_KEEP && !index_is_high(p) ? 0x40 : 0);
 	emit8(e, 0xc4);
 	emit8(e, p1);
 	emit8(e, p2);
@@ -143,7 +153,8 @@ static void patch_evex(struct emit *e, const struct decoded *d, const struct pat
 	reg = slot_reg(p, SLOT_REG, reg);
 	rm = p->base != PATCH_KEEP ? p->base : slot_reg(p, SLOT_RM, rm);
 	p0 &= p->base != PATCH_KEEP ? 0x1f : 0x5f;
-	p0 |= (reg & 8 ? 0 : 0x80) | (rm & 8 ? 0 : 0x20) | (p->base != PATCH_KEEP ? 0x40 : 0);
+	p0 |= (reg & 8 ? 0 : 0x80) | (rm & 8 ? 0 : 0x20) |
+	      (p->base != PATCH_KEEP && !index_is_high(p) ? 0x40 : 0);
 	emit8(e, 0x62);
 	emit8(e, p0);
 	emit8(e, b[2]);

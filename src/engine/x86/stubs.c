@@ -132,13 +132,34 @@ static void make_leave(struct emit *e, struct stubs *s, const struct x86_host *h
 	emit8(e, 0xc3);
 }
 
+enum result {
+	RESULT_NONE,  /* registers as the helper left them */
+	RESULT_T0,    /* a host address, registers as they were */
+	RESULT_DELTA, /* T0: it, less the linear address that was in T0 */
+	RESULT_T1,    /* T1; and T0 = stub_t0 */
+};
+
+static void emit_result(struct emit *e, enum result result)
+{
+	if (result == RESULT_T0 || result == RESULT_DELTA)
+		emit_mov(e, T0, RAX);
+	if (result == RESULT_DELTA)
+		emit_alu_gs(e, ALU_SUB, T0, GS(stub_lin));
+	if (result == RESULT_T1) {
+		emit_mov(e, T1, RAX);
+		emit_load_gs(e, T0, GS(stub_t0));
+	}
+}
+
 /* A call from a block: save, call C, come back; or drop the return address and resume elsewhere. */
 static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool address,
-		     bool result)
+		     enum result result)
 {
 	u64 pc = emit_pc(e);
 	u8 *gone;
 
+	if (result == RESULT_DELTA)
+		emit_store_gs(e, T0, GS(stub_lin));
 	emit_save(e);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xec, 0x08 }, 4);
 	emit_load_gs(e, RDI, GS(self));
@@ -149,8 +170,7 @@ static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool
 	emit_test_rax(e);
 	gone = emit_jcc(e, CC_E);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x08 }, 4);
-	if (result)
-		emit_mov(e, T0, RAX);
+	emit_result(e, result);
 	/* A memory access changes no register; a helper may change any. */
 	emit_reload(e, result ? HELD_CLOBBERED : ARRAY_SIZE(held));
 	emit8(e, 0xc3);
@@ -210,6 +230,17 @@ static void make_link(struct emit *e, struct stubs *s)
 	emit_continue(e, s->leave);
 }
 
+/* Flags are in cpu.aflags, or dead. */
+static void make_narrow(struct emit *e, struct stubs *s)
+{
+	s->narrow = emit_pc(e);
+	emit_save(e);
+	emit_load_gs(e, RDI, GS(self));
+	emit_mov(e, RSI, T1);
+	emit_call_c(e, engine_narrow);
+	emit_continue(e, s->leave);
+}
+
 static void make_done(struct emit *e, struct stubs *s)
 {
 	s->done = emit_pc(e);
@@ -246,12 +277,15 @@ bool stubs_make(struct engine_vcpu *v)
 	make_dispatch_c(&e, s);
 	make_dispatch(&e, s, v->engine->options.verbose);
 	make_link(&e, s);
+	make_narrow(&e, s);
 	make_done(&e, s);
 	make_dead(&e, s);
 	c->dead_stub = s->dead;
-	s->mem_slow = make_call(&e, s, engine_mem_slow, true, true);
-	s->mem_call = make_call(&e, s, engine_mem_call, false, true);
-	s->op = make_call(&e, s, engine_op, false, false);
+	s->mem_slow = make_call(&e, s, engine_mem_slow, true, RESULT_T0);
+	s->mem_slow_delta = make_call(&e, s, engine_mem_slow, true, RESULT_DELTA);
+	s->mem_slow_t1 = make_call(&e, s, engine_mem_slow, true, RESULT_T1);
+	s->mem_call = make_call(&e, s, engine_mem_call, false, RESULT_T0);
+	s->op = make_call(&e, s, engine_op, false, RESULT_NONE);
 	c->stubs_end = c->code_used = ALIGN_UP((size_t)(e.p - c->code_w), (size_t)64);
 	return !e.overflow;
 }

@@ -163,9 +163,12 @@ static bool translate_one(struct tr *t, unsigned i)
 	if (vector < 0 && (d->cls == CLS_UD || d->cls == CLS_NONE))
 		vector = VEC_UD;
 	if (vector >= 0) {
+		t->window.valid = false;
 		tr_raise(t, i, vector, d->cls == CLS_NONE);
 		return false;
 	}
+	if (d->cls == CLS_HELPER)
+		t->window.valid = false;
 	switch (d->cls) {
 	case CLS_NATIVE:
 		tr_native(t, i);
@@ -237,16 +240,18 @@ static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
 {
 	const struct stubs *s = &v->stubs;
 	struct cache *c = &v->cache;
-	bool cached = form == FORM_FAST || form == FORM_CHECKED;
+	bool cached = form == FORM_FAST || form == FORM_NARROW || form == FORM_CHECKED;
 
 	t->e = (struct emit){ c->code_w + c->code_used, c->code_w + c->code_size, c->delta, false };
 	t->v = v;
 	t->c = c;
-	t->form = form;
+	t->form = form == FORM_NARROW ? FORM_FAST : form;
+	t->windows = form == FORM_FAST && v->engine->options.windows;
+	t->window.valid = false;
 	t->mode = engine_mode_key(v);
 	t->leave_at = cached ? s->dispatch : s->dispatch_c;
 	t->leave_at_saved = cached ? s->dispatch_saved : s->dispatch_c_saved;
-	t->flags = form == FORM_FAST ? FLAGS_HOST : FLAGS_SAVED;
+	t->flags = t->form == FORM_FAST ? FLAGS_HOST : FLAGS_SAVED;
 	t->full = false;
 	t->n = t->npc = t->nslow = t->nexits = t->nnew_stubs = 0;
 }
@@ -278,6 +283,7 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 	if (*status != X86_OK)
 		return NULL;
 	find_live_flags(t);
+	t->b->needs_flags = t->live_in[0];
 	emit_block(t);
 	if (block_finish(t, host, host2))
 		return t->b;

@@ -30,9 +30,25 @@ struct slow_path {
 	u8 *site; /* displacement of the jump that leads here */
 	u8 *back; /* where the fast path goes on */
 	u64 rec;
+	enum miss_kind kind;
 	bool write;
-	s8 size_class;	 /* log2 of the size; -1: not by the register cache */
-	u8 table, index; /* register cache entry */
+	s8 size_class; /* log2 of the size; -1: not by the register cache */
+	u8 table;
+	u16 index; /* register cache entry */
+};
+
+/* While valid, T0 is host - linear address for [lo, hi) around what @base was when the window was made. */
+struct window {
+	bool valid, write;
+	u8 base;
+	s32 lo, hi;
+	s32 moved; /* what has been added to the register since */
+};
+
+/* An operand in host memory: [base + index + disp], the index PATCH_KEEP for none (disp is 0 then). */
+struct mem_ref {
+	u8 base, index;
+	s32 disp;
 };
 
 struct tr {
@@ -46,6 +62,8 @@ struct tr {
 	u64 leave_at_saved;
 	enum flags_place flags;
 	bool full; /* the cache is full: give up */
+	bool windows;
+	struct window window;
 	unsigned n;
 	struct decoded d[BLOCK_MAX];
 	u16 off[BLOCK_MAX];	    /* offset in the page */
@@ -65,9 +83,10 @@ extern const u8 host_of[16];
 /* memory.c */
 /* A record that outlives the translation, for C; 0 when the cache is full. */
 struct x86_insn *tr_record(struct tr *t, unsigned i);
+struct mem_site *tr_site(struct tr *t, unsigned i);
 /* T0 = effective address of operand @i with its segment base; clobbers T1 and flags (saved by the caller when needed). */
 void tr_linear(struct tr *t, unsigned i);
-void tr_effective(struct tr *t, unsigned i, bool is_lea);
+void tr_effective(struct tr *t, unsigned i);
 /* T0 = linear address: make it the host address for @size bytes, or leave the block. */
 /* What the operand's address depends on most, for tr_translate(). */
 static inline unsigned tr_base(const struct x86_insn *insn)
@@ -77,9 +96,31 @@ static inline unsigned tr_base(const struct x86_insn *insn)
 
 void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size,
 		  bool write);
-/* The explicit operand's host address into T0, by the form of the block. */
-void tr_operand(struct tr *t, unsigned i);
+/* The explicit operand, by the form of the block. Its registers stay as they are until the instruction has used it. */
+struct mem_ref tr_operand(struct tr *t, unsigned i);
+void tr_ref_op(struct tr *t, bool wide, u8 op, unsigned reg, const struct mem_ref *ref);
+
+/* miss.c */
 void tr_slow_paths(struct tr *t);
+/* Whether the register cache serves operands of @size bytes. */
+bool tr_size_fits(unsigned size);
+/* T1 = linear address, which becomes the host address; T0 is not touched. */
+void tr_translate_t1(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size,
+		     bool write);
+/* T1 = linear address; T0 = host - linear address. @window: that @size does not fit a page goes to site->narrow. */
+void tr_translate_delta(struct tr *t, unsigned i, struct mem_site *site, unsigned base,
+			unsigned size, bool write, bool window);
+
+/* window.c */
+bool tr_window_eligible(const struct tr *t, const struct x86_insn *insn);
+/* The operand [base + disp], checked or in the window. @as: memsize, access and segment when they are not the instruction's. */
+struct mem_ref tr_window(struct tr *t, unsigned i, unsigned base, s32 disp, unsigned size,
+			 bool write, const struct x86_insn *as);
+/* Register @base was moved. */
+void tr_window_moved(struct tr *t, unsigned base, s32 add);
+/* Instruction @i has been emitted: follow what it did to registers. */
+void tr_window_after(struct tr *t, unsigned i);
+
 /* Before the flags are clobbered at instruction @i: save them when they are needed. */
 void tr_flags_spill(struct tr *t, unsigned i);
 /* Bring the flags into the host. @tmp is clobbered. */
