@@ -24,15 +24,17 @@ def entry(name, mode, data=b"", rdev=(0, 0), ino=0):
     return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
 
 
-def make(path, script):
-    """Write the archive: /bin/busybox, /dev/console, /tmp, /proc and the script as /init."""
+def make(path, script, files=()):
+    """Write the archive: /bin/busybox, /dev/console, /tmp, /proc, the script as /init, and (name, data) pairs at the top."""
     with open(busybox(), "rb") as f:
         program = f.read()
     parts = [entry(name, 0o40755, ino=number)
              for number, name in enumerate(("bin", "dev", "proc", "tmp"), 1)]
     parts += [entry("dev/console", 0o20600, rdev=(5, 1), ino=5),
               entry("bin/busybox", 0o100755, program, ino=6),
-              entry("init", 0o100755, script, ino=7), entry("TRAILER!!!", 0)]
+              entry("init", 0o100755, script, ino=7)]
+    parts += [entry(name, 0o100644, data, ino=number) for number, (name, data) in enumerate(files, 8)]
+    parts.append(entry("TRAILER!!!", 0))
     with gzip.open(path, "wb", compresslevel=1) as f:
         f.write(b"".join(parts))
 
@@ -41,6 +43,22 @@ def kernel(anykvm):
     """The kernel that `anykvm fetch` gives (at once when the cache has it), or None."""
     done = subprocess.run([anykvm, "fetch"], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def modules(image, names):
+    """(name.ko, data) of those modules of a kernel in the cache that are there, in this order."""
+    version = os.path.basename(image).removeprefix("vmlinuz-")
+    found = {}
+    for folder, _, files in os.walk(os.path.join(os.path.dirname(image), "modules", version)):
+        for name in files:
+            found[name] = os.path.join(folder, name)
+    result = []
+    for name in names:
+        path = found.get(name + ".ko")
+        if path:
+            with open(path, "rb") as f:
+                result.append((name + ".ko", f.read()))
+    return result
 
 
 if __name__ == "__main__":

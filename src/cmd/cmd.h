@@ -6,5 +6,9 @@
 /* Each takes its own name as argv[0] and returns the exit status. */
 int cmd_run(int argc, char **argv);
 int cmd_fetch(int argc, char **argv);
+int cmd_exec(int argc, char **argv);
+int cmd_env(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 
 #endif

@@ -20,6 +20,10 @@ static const struct verb {
 	const char *help;
 } verbs[] = {
 	{ "run", cmd_run, "run a VM, with Debian's kernel and a shell when nothing else is asked" },
+	{ "exec", cmd_exec, "run a KVM program, unmodified, with anykvm's own /dev/kvm" },
+	{ "env", cmd_env, "print the environment that does the same for a whole shell" },
+	{ "doctor", cmd_doctor, "say what this machine has and lacks, and what to do" },
+	{ "explain", cmd_explain, "explain the code of a message" },
 	{ "fetch", cmd_fetch, "fetch a Debian kernel into the cache" },
 	{ "version", cmd_version, "print the version" },
 	{ "help", cmd_help, "print this list, or the options of a verb" },

@@ -3,6 +3,7 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include <signal.h>
 #include <stdio.h>
 
 #include "cpu/x86/state.h"
@@ -58,6 +59,22 @@ void engine_drop_writes(void *engine, bool granted_only);
 
 /* Counters, as lines "name value". */
 void engine_stats_print(struct engine *e, FILE *f);
+
+/* Once per thread that runs a vCPU, before a filter of system calls may forbid it; engine_run() does it itself. */
+void engine_thread_prepare(void);
+
+/*
+ * Where only the kernel can set %gs: take @v for this thread, if no other thread has it. Nothing to do elsewhere (true).
+ * engine_thread_owns(): whether engine_run() needs no system call for %gs.
+ */
+bool engine_thread_bind(struct engine_vcpu *v);
+bool engine_thread_owns(const struct engine_vcpu *v);
+
+/* Copy without a system call; returns how many bytes were not copied because memory is missing. Never crashes. */
+size_t engine_probe_copy(void *dst, const void *src, size_t n);
+
+/* From a handler: whether the signal was raised by translated code and is dealt with. */
+bool engine_signal(int sig, siginfo_t *info, void *context);
 
 /* Install the process-wide handlers once; returns 0 or -errno, with one line in *why when the host lacks what is required. */
 int engine_init(const char **why);

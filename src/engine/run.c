@@ -419,8 +419,24 @@ static void gs_by_kernel(struct engine_vcpu *v)
 {
 	if (likely(gs_owner == v))
 		return;
+	v->gs_taken = true;
 	syscall(SYS_arch_prctl, ARCH_SET_GS, v);
 	gs_owner = v;
+}
+
+bool engine_thread_bind(struct engine_vcpu *v)
+{
+	if (v->engine->host.fsgsbase || gs_owner == v)
+		return true;
+	if (__atomic_exchange_n(&v->gs_taken, true, __ATOMIC_SEQ_CST))
+		return false;
+	gs_by_kernel(v);
+	return true;
+}
+
+bool engine_thread_owns(const struct engine_vcpu *v)
+{
+	return v->engine->host.fsgsbase || gs_owner == v;
 }
 
 static enum engine_exit run(struct engine_vcpu *v)

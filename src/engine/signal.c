@@ -3,18 +3,36 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
 #include <ucontext.h>
 
 #include "cpu/x86/event.h"
+#include "engine/chain.h"
 #include "engine/vcpu.h"
 
-static const int signals[] = { SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGTRAP };
-static struct sigaction previous[NSIG];
 static __thread struct engine_vcpu *running __attribute__((tls_model("initial-exec")));
+static __thread bool unblocked __attribute__((tls_model("initial-exec")));
+
+/*
+ * The kernel ends a process whose thread faults while the fault's signal is blocked, and a program may
+ * block what it likes in the threads that it makes: once per thread, these are let through.
+ */
+void engine_thread_prepare(void)
+{
+	sigset_t set;
+
+	if (likely(unblocked))
+		return;
+	unblocked = true;
+	sigemptyset(&set);
+	for (int sig = 1; sig <= 64; sig++)
+		if (chain_is_sync(sig))
+			sigaddset(&set, sig);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
 
 void signals_enter(struct engine_vcpu *v)
 {
+	engine_thread_prepare();
 	running = v;
 }
 
@@ -149,32 +167,64 @@ static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, uco
 	return true;
 }
 
+/* A copy whose fault is an answer: the handler goes on behind the one instruction. */
+extern const char engine_probe_at[], engine_probe_after[];
+
+__attribute__((noinline, noclone)) size_t engine_probe_copy(void *dst, const void *src, size_t n)
+{
+	__asm__ volatile(".globl engine_probe_at, engine_probe_after\n"
+			 ".hidden engine_probe_at, engine_probe_after\n"
+			 "engine_probe_at: rep movsb\n"
+			 "engine_probe_after:"
+			 : "+D"(dst), "+S"(src), "+c"(n)
+			 :
+			 : "memory");
+	return n;
+}
+
+static bool probe(ucontext_t *uc)
+{
+	greg_t *rip = &uc->uc_mcontext.gregs[REG_RIP];
+
+	if (likely(*rip != (greg_t)engine_probe_at))
+		return false;
+	*rip = (greg_t)engine_probe_after;
+	return true;
+}
+
+bool engine_signal(int sig, siginfo_t *info, void *context)
+{
+	if (!chain_is_sync(sig))
+		return false;
+	if (running && (take(running, context) || take_in_c(running, sig, info, context)))
+		return true;
+	return probe(context);
+}
+
 static void handler(int sig, siginfo_t *info, void *context)
 {
-	struct sigaction *old = &previous[sig];
-
-	if (running && (take(running, context) || take_in_c(running, sig, info, context)))
-		return;
-	if (old->sa_flags & SA_SIGINFO && old->sa_sigaction) {
-		old->sa_sigaction(sig, info, context);
-	} else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
-		old->sa_handler(sig);
-	} else {
-		/* Not ours: let it happen again as if no handler were here. */
-		signal(sig, SIG_DFL);
-	}
+	if (!engine_signal(sig, info, context))
+		chain_call(sig, info, context);
 }
 
 int signals_install(void)
 {
-	struct sigaction sa;
+	struct sigaction sa, program;
+	sigset_t saved;
+	int r = 0;
 
-	memset(&sa, 0, sizeof(sa));
-	sa.sa_sigaction = handler;
-	sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-	sigemptyset(&sa.sa_mask);
-	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
-		if (sigaction(signals[i], &sa, &previous[signals[i]]))
-			return -errno;
-	return 0;
+	chain_lock(&saved);
+	for (int sig = 1; sig <= 64 && !r; sig++) {
+		if (!chain_is_sync(sig))
+			continue;
+		if (sigaction(sig, NULL, &program)) {
+			r = -errno;
+			break;
+		}
+		chain_set(sig, &program);
+		chain_action(&program, handler, &sa);
+		r = sigaction(sig, &sa, NULL) ? -errno : 0;
+	}
+	chain_unlock(&saved);
+	return r;
 }

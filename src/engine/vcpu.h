@@ -270,6 +270,7 @@ struct engine_vcpu {
 	bool linking;  /* engine_link() wants the block, not just its code */
 	bool narrow;   /* the next block is to be one without windows */
 	bool single;   /* the next instruction runs as FORM_SINGLE */
+	bool gs_taken; /* a thread has %gs for it, where the kernel sets that */
 	bool hold_kick; /* no kick before the next instruction is done: it has device answers to take */
 	bool smc;	/* cache_written() killed something since the last look, in smc_page */
 	gpa_t smc_page;

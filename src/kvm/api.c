@@ -14,6 +14,7 @@
 
 #include "anykvm/anykvm.h"
 #include "cpu/x86/host.h"
+#include "kvm/calling.h"
 #include "kvm/dispatch.h"
 #include "kvm/options.h"
 
@@ -25,7 +26,8 @@ static struct system system_state;
 /* One line for a person; @what was refused because of @why. */
 static int complain(const char *what, const char *why, int err)
 {
-	fprintf(stderr, "anykvm: %s: %s\n", what, why);
+	/* Not through the program's stderr, whose lock it may hold. */
+	dprintf(STDERR_FILENO, "anykvm: %s: %s\n", what, why);
 	return -err;
 }
 
@@ -107,24 +109,31 @@ int anykvm_configure(const char *options)
 	return r ? fail(r) : 0;
 }
 
+static int system_open(int flags)
+{
+	int fd, r = system_get();
+
+	if (r)
+		return r;
+	fd = file_memfd(FILE_SYSTEM, 0, flags & O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	r = file_add(fd, FILE_SYSTEM, &system_state, NULL);
+	if (r)
+		close(fd);
+	return r ? r : fd;
+}
+
 int anykvm_open(const char *path, int flags)
 {
-	int fd, r;
+	int r;
 
 	if (!path || strcmp(path, "/dev/kvm"))
 		return fail(path ? -ENOENT : -EFAULT);
-	r = system_get();
-	if (r)
-		return fail(r);
-	fd = file_memfd(FILE_SYSTEM, 0, flags & O_CLOEXEC);
-	if (fd < 0)
-		return fail(fd);
-	r = file_add(fd, FILE_SYSTEM, &system_state, NULL);
-	if (r) {
-		close(fd);
-		return fail(r);
-	}
-	return fd;
+	calling_enter();
+	r = system_open(flags);
+	calling_leave();
+	return r < 0 ? fail(r) : r;
 }
 
 static long vcpu_call(struct vcpu *v, unsigned long request, unsigned long arg)
@@ -159,23 +168,18 @@ static bool request_is_generic(unsigned long request)
 	       request == FIOASYNC;
 }
 
-int anykvm_ioctl(int fd, unsigned long request, ...)
+static long descriptor_call(int fd, unsigned long request, unsigned long arg)
 {
 	bool stale = false;
 	struct file *f = NULL;
-	unsigned long arg;
-	va_list ap;
 	long r;
 
-	va_start(ap, request);
-	arg = va_arg(ap, unsigned long);
-	va_end(ap);
-	if (likely((u32)request == KVM_RUN))
+	if (likely((u32)request == KVM_RUN) || calling_is_restricted(CALLING_BY_NUMBER))
 		f = file_get_hot(fd, &stale);
 	if (!f)
 		f = file_get(fd, &stale);
 	if (!f)
-		return fail(-EBADF);
+		return -EBADF;
 	if (unlikely(request_is_generic(request))) {
 		r = ioctl(fd, request, arg);
 		r = r < 0 ? -errno : r;
@@ -183,6 +187,21 @@ int anykvm_ioctl(int fd, unsigned long request, ...)
 		r = stale ? -EIO : file_call(f, request, arg);
 	}
 	file_put(f);
+	return r;
+}
+
+int anykvm_ioctl(int fd, unsigned long request, ...)
+{
+	unsigned long arg;
+	va_list ap;
+	long r;
+
+	va_start(ap, request);
+	arg = va_arg(ap, unsigned long);
+	va_end(ap);
+	calling_enter();
+	r = descriptor_call(fd, request, arg);
+	calling_leave();
 	return r < 0 ? fail(r) : r;
 }
 
@@ -203,7 +222,7 @@ static void *vcpu_mmap(struct file *f, void *addr, size_t length, int prot, int 
 	return MAP_FAILED;
 }
 
-void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+static void *descriptor_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
 	bool stale;
 	struct file *f = file_get(fd, &stale);
@@ -219,10 +238,26 @@ void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t 
 	return MAP_FAILED;
 }
 
+void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+{
+	int saved;
+	void *p;
+
+	calling_enter();
+	p = descriptor_mmap(addr, length, prot, flags, fd, offset);
+	saved = errno;
+	calling_leave();
+	errno = saved;
+	return p;
+}
+
 int anykvm_close(int fd)
 {
-	int r = file_close(fd);
+	int r;
 
+	calling_enter();
+	r = file_close(fd);
+	calling_leave();
 	return r ? fail(r) : 0;
 }
 

@@ -239,6 +239,29 @@ struct file *file_get_hot(int fd, bool *stale)
 	return f;
 }
 
+bool file_known(int fd)
+{
+	struct file **slot = number_slot(fd);
+
+	return slot && __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
+
+int file_next(int fd)
+{
+	for (fd = fd < 0 ? 0 : fd; fd < CHUNKS * CHUNK_SIZE; fd++) {
+		if (!__atomic_load_n(&chunks[fd >> CHUNK_BITS], __ATOMIC_ACQUIRE))
+			fd |= CHUNK_SIZE - 1;
+		else if (file_known(fd))
+			return fd;
+	}
+	return -1;
+}
+
+bool file_owner(void)
+{
+	return __atomic_load_n(&wiped, __ATOMIC_ACQUIRE) && file_pid() == getpid();
+}
+
 static struct file *find_inode(const struct stat *st)
 {
 	struct file *f;
@@ -293,6 +316,15 @@ struct file *file_get(int fd, bool *stale)
 	if (f)
 		*stale = f->generation != generation();
 	return f;
+}
+
+void file_note(int fd)
+{
+	bool stale;
+	struct file *f = file_get(fd, &stale);
+
+	if (f)
+		file_put(f);
 }
 
 struct dirent64_head {

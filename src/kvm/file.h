@@ -46,6 +46,15 @@ int file_close(int fd);
 
 /* Another number in every child of fork(). */
 u32 file_generation(void);
+/*
+ * For whoever stands before the system calls. file_known(): the number is in the table, so it is probably ours, without
+ * asking the kernel; file_next(): the first such number from @fd on, or -1. file_note(): @fd has just been made or replaced
+ * (dup). file_owner(): whether this process made the table, and is no child of vfork() that shares it.
+ */
+bool file_known(int fd);
+int file_next(int fd);
+void file_note(int fd);
+bool file_owner(void);
 
 /* Process id without a system call, right after a fork too. */
 pid_t file_pid(void);

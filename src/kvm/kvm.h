@@ -184,6 +184,7 @@ int vcpu_create(struct vm *vm, u32 id, struct vcpu **out, int *fd);
 void vcpu_destroy(struct vcpu *v);
 void vcpu_release(void *vcpu);		 /* its last descriptor was closed */
 void vcpu_kick(struct vcpu *v);		 /* any thread: look at your events */
+void vcpu_ring(struct vcpu *v);		 /* the same, in a signal handler of its own thread */
 void vcpu_state_changed(struct vcpu *v); /* registers were set from outside */
 /* Forget the answered part of an unfinished device access; @rip: only when it moves away. */
 void vcpu_replay_drop(struct vcpu *v);
@@ -195,6 +196,7 @@ long vcpu_interrupted(struct vcpu *v); /* 1, or -EINTR when KVM_RUN must end for
 /* sleep.c */
 long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v)); /* 1, or -EINTR */
 void vcpu_wake(struct vcpu *v);
+void vcpu_doorbell(struct vcpu *v); /* a wait that is about to begin does not */
 
 /* tick.c */
 int vm_tick_init(struct vm *vm);

@@ -5,6 +5,7 @@
 #include <asm/kvm_para.h>
 #include <sched.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/msr.h"
@@ -297,14 +298,15 @@ static void platform_log(void *owner, const char *what, u64 a, u64 b)
 
 	if (v->log_second != second) {
 		if (v->log_count > LOG_LINES_PER_SECOND)
-			fprintf(stderr, "anykvm: vcpu %u: %llu more such lines\n", v->id,
+			dprintf(STDERR_FILENO, "anykvm: vcpu %u: %llu more such lines\n", v->id,
 				(unsigned long long)(v->log_count - LOG_LINES_PER_SECOND));
 		v->log_second = second;
 		v->log_count = 0;
 	}
 	if (v->log_count++ < LOG_LINES_PER_SECOND)
-		fprintf(stderr, "anykvm: vcpu %u: %s 0x%llx 0x%llx at rip 0x%llx, mode 0x%x\n",
-			v->id, what, (unsigned long long)a, (unsigned long long)b,
+		dprintf(STDERR_FILENO,
+			"anykvm: vcpu %u: %s 0x%llx 0x%llx at rip 0x%llx, mode 0x%x\n", v->id, what,
+			(unsigned long long)a, (unsigned long long)b,
 			(unsigned long long)v->cpu->rip, v->cpu->mode);
 }
 

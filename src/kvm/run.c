@@ -2,10 +2,13 @@
 /* KVM_RUN: complete what user space answered, inject events, run, and tell why it ended. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
+#include "kvm/calling.h"
 #include "kvm/kvm.h"
 #include "mem/dirty.h"
 
@@ -26,7 +29,7 @@ static bool signal_waits(const struct vcpu *v)
 long vcpu_interrupted(struct vcpu *v)
 {
 	if (likely(!__atomic_load_n(&v->run->immediate_exit, __ATOMIC_RELAXED)) &&
-	    likely(!v->sigmask_active || !signal_waits(v)))
+	    likely(!calling.interrupted) && likely(!v->sigmask_active || !signal_waits(v)))
 		return 1;
 	return -EINTR;
 }
@@ -227,7 +230,7 @@ static long run_checked(struct vcpu *v)
 	}
 	if (v->exit_due) {
 		vcpu_exit_complete(v);
-		if (run->immediate_exit && !complete_only(v))
+		if ((run->immediate_exit || calling.interrupted) && !complete_only(v))
 			return 0;
 	}
 	if (run->immediate_exit)
@@ -239,18 +242,22 @@ static long run_checked(struct vcpu *v)
 
 long vcpu_run(struct vcpu *v)
 {
-	sigset_t old;
 	long r;
 
-	if (likely(!v->sigmask_active)) {
-		r = run_checked(v);
-		post_run(v);
-		return r;
+	if (calling_is_restricted(CALLING_FIXED_GS) && !engine_thread_owns(v->engine)) {
+		dprintf(STDERR_FILENO,
+			"anykvm: vcpu %u: this thread's seccomp filter forbids arch_prctl, and the "
+			"host's kernel "
+			"does not offer FSGSBASE: allow it in the filter (AK005)\n",
+			v->id);
+		return -EPERM;
 	}
-	/* No handler of a masked signal may run; the others stay as they are, and pending ones are found. */
-	pthread_sigmask(SIG_BLOCK, &v->sigmask, &old);
+	/* No handler of a masked signal may run; pending ones are found, also those that the thread blocks. */
+	if (unlikely(v->sigmask_active))
+		calling_set_mask(&v->sigmask);
+	calling.vcpu = v;
 	r = run_checked(v);
+	calling.vcpu = NULL;
 	post_run(v);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return r;
 }

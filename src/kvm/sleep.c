@@ -31,9 +31,14 @@ static u32 *futex_word(struct vcpu *v)
 	return (u32 *)v->run;
 }
 
-void vcpu_wake(struct vcpu *v)
+void vcpu_doorbell(struct vcpu *v)
 {
 	__atomic_store_n(&v->run->padding1[DOORBELL], 1, __ATOMIC_SEQ_CST);
+}
+
+void vcpu_wake(struct vcpu *v)
+{
+	vcpu_doorbell(v);
 	if (__atomic_load_n(&v->sleeping, __ATOMIC_SEQ_CST))
 		syscall(SYS_futex, futex_word(v), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, NULL,
 			NULL, 0);

@@ -3,12 +3,14 @@
 #include "kvm/kvm.h"
 
 /*
- * The kernel sees a signal the moment it is sent. Here a handler of the program that runs in the middle
- * of guest code can only leave a mark, immediate_exit, which the VM's timer thread looks for while any
- * vCPU is in guest code; so does whoever waits with KVM_SET_SIGNAL_MASK for a blocked signal.
+ * The kernel sees a signal the moment it is sent. A program that links the library has handlers of its own,
+ * which run in the middle of guest code and can only leave a mark, immediate_exit, for which the VM's timer thread
+ * looks while any vCPU is in guest code; so it does for blocked signals with KVM_SET_SIGNAL_MASK. Under the
+ * preload library handlers report themselves (calling.h).
  *
- * DIFFERS: a signal whose handler does not set immediate_exit does not end KVM_RUN while guest code
- * runs, and one that does is noticed within 10 ms.
+ * DIFFERS: in a program that links the library, a signal whose handler does not set immediate_exit does not end
+ * KVM_RUN while guest code runs, and one that does is noticed within 10 ms. With the preload library it ends at once, but
+ * for a signal without a handler that the thread blocks and KVM_SET_SIGNAL_MASK lets through: 10 ms.
  */
 #define TICK_NS 10000000ull
 

@@ -7,12 +7,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "engine/engine.h"
+#include "kvm/calling.h"
 #include "kvm/file.h"
 #include "kvm/usercopy.h"
 
 /*
  * process_vm_readv() on the own process is always permitted by the kernel; where a seccomp filter
- * forbids it, the bytes go through a memfd, whose write() and read() report a bad pointer likewise.
+ * forbids it with an error, the bytes go through a memfd, whose write() and read() report a bad pointer likewise.
+ * A filter that ends the process instead is known beforehand: there the copy is direct, and its fault is caught.
  */
 static ssize_t through_memfd(void *ours, hva_t theirs, size_t len, bool is_write)
 {
@@ -38,6 +41,11 @@ static int copy(void *ours, hva_t theirs, size_t len, bool is_write)
 
 	if (!len)
 		return 0;
+	if (calling_is_restricted(CALLING_DIRECT_COPY))
+		return engine_probe_copy(is_write ? (void *)theirs : ours,
+					 is_write ? ours : (const void *)theirs, len)
+			       ? -EFAULT
+			       : 0;
 	n = is_write ? process_vm_writev(file_pid(), &a, 1, &b, 1, 0)
 		     : process_vm_readv(file_pid(), &a, 1, &b, 1, 0);
 	if (n < 0 && errno != EFAULT)

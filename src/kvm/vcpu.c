@@ -124,6 +124,12 @@ void vcpu_kick(struct vcpu *v)
 	vcpu_wake(v);
 }
 
+void vcpu_ring(struct vcpu *v)
+{
+	engine_kick(v->engine);
+	vcpu_doorbell(v);
+}
+
 void vcpu_state_changed(struct vcpu *v)
 {
 	x86_mode_update(v->cpu);

@@ -45,6 +45,17 @@ static int cpuid_check(const struct processor *cpu, const struct kvm_cpuid2 *cpu
 	return 0;
 }
 
+/* The supported list never has the bit, because it depends on the APIC in the VM, which this one has. */
+static void deadline_timer_add(const struct machine *vm, struct kvm_cpuid2 *cpuid)
+{
+	if (kvmdev_ioctl(vm->dev, vm->dev->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) <=
+	    0)
+		return;
+	for (u32 i = 0; i < cpuid->nent; i++)
+		if (cpuid->entries[i].function == 1)
+			cpuid->entries[i].ecx |= BIT(24);
+}
+
 static int cpuid_set(struct processor *cpu, unsigned count, const char *model, struct why *why)
 {
 	struct machine *vm = cpu->machine;
@@ -57,6 +68,8 @@ static int cpuid_set(struct processor *cpu, unsigned count, const char *model, s
 	cpuid->nent = CPUID_MAX;
 	r = machine_request(vm, vm->dev->fd, KVM_GET_SUPPORTED_CPUID, cpuid,
 			    "KVM_GET_SUPPORTED_CPUID", why);
+	if (r >= 0)
+		deadline_timer_add(vm, cpuid);
 	if (r >= 0)
 		r = cpu_model_apply(cpuid, model, cpu->index, count, why);
 	if (r >= 0)

@@ -15,7 +15,8 @@ enum vm_end {
 
 enum exit_status {
 	STATUS_OK = 0,
-	STATUS_USAGE = 2, /* also bad input: a kernel, an initrd, a size */
+	STATUS_USAGE = 2,     /* also bad input: a kernel, an initrd, a size */
+	STATUS_PREFLIGHT = 3, /* something needed is missing, or a program cannot be entered */
 	STATUS_RESET = 32,
 	STATUS_TRIPLE_FAULT = 33,
 	STATUS_INTERNAL = 64,	/* KVM_EXIT_INTERNAL_ERROR, or an error of KVM_RUN */
@@ -24,6 +25,8 @@ enum exit_status {
 	STATUS_UNEXPECTED = 67, /* an exit that this board does not know */
 	STATUS_CRASHED = 68,	/* the guest reported that it crashed */
 	STATUS_OUTPUT = 69,	/* the console cannot be written */
+	STATUS_NOT_RUN = 126,	/* exec: the program cannot be run */
+	STATUS_NOT_FOUND = 127, /* exec: there is no such program */
 	STATUS_SIGNAL = 128,	/* + number of the signal */
 };
 

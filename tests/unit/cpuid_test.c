@@ -63,7 +63,7 @@ static void test_hidden_and_given(void **state)
 		bool given;
 	} bits[] = {
 		{ 1, ECX, 31, true },	       { 1, ECX, 21, true },
-		{ 1, ECX, 24, true },	       { 1, ECX, 17, true },
+		{ 1, ECX, 24, false },	       { 1, ECX, 17, true },
 		{ 7, EBX, 7, true },	       { 7, EBX, 20, true },
 		{ 7, EBX, 0, true },	       { 7, EBX, 10, true },
 		{ 7, ECX, 2, true },	       { 7, ECX, 22, true },

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Debian's QEMU with -accel kvm under `anykvm exec` boots Debian's kernel to /init, which looks around and powers off.
+"""usage: qemu_test.py ANYKVM [--long] [--only NAME]
+
+Skipped where QEMU, busybox or a kernel is missing; a row also where its firmware is."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+
+import guestlib
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import initrd  # noqa: E402
+
+QEMU = "qemu-system-x86_64"
+NOBODY = 65534
+TIMEOUT = 100
+DISK = b"anykvm disk " * 43690
+BAD = ("Kernel panic", "BUG:", "Oops", "WARNING:", "general protection", "soft lockup", "anykvm:")
+OVMF = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/ovmf/OVMF.fd")
+
+INIT = b"""#!/bin/busybox sh
+b=/bin/busybox
+MODULES="@MODULES@"
+$b mount -t proc proc /proc
+$b mkdir -p /sys && $b mount -t sysfs sysfs /sys
+echo "HERE cpus=$($b grep -c ^processor /proc/cpuinfo) hypervisor=$($b grep -c KVM /sys/hypervisor/type 2>/dev/null)"
+echo "SUM $($b seq 1 2000 | $b md5sum | $b cut -c1-8)"
+for m in $MODULES; do $b insmod /$m; done
+for d in /sys/block/vd*; do [ -e $d ] && echo "DISK $($b cat $d/size)"; done
+for d in /sys/class/net/eth*; do [ -e $d ] && echo "NET $($b cat $d/address)"; done
+$b poweroff -f
+"""
+SUM = "SUM ea4d0a24"
+# Debian's kernels have virtio as modules, in the order in which they depend on each other.
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
+           "failover", "net_failover", "virtio_net")
+NONE = ["-vga", "none", "-net", "none"]
+
+
+class Row:
+    """One configuration: QEMU's arguments, and what the console must show besides."""
+
+    def __init__(self, name, args, cpus=1, long=True, show=(), firmware=None, user=False, modules=False):
+        self.name, self.args, self.cpus, self.long = name, args, cpus, long
+        self.show, self.firmware, self.user, self.modules = show, firmware, user, modules
+
+
+def rows(disk):
+    virtio = ["-vga", "none", "-drive", f"file={disk},format=raw,if=virtio,readonly=on",
+              "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,mac=52:54:00:12:34:99"]
+    found = [f"DISK {len(DISK) // 512}", "NET 52:54:00:12:34:99"]
+    return [
+        Row("pc, -cpu host", ["-M", "pc", "-cpu", "host"] + NONE, long=False),
+        Row("q35, 2 CPUs, virtio disk", ["-M", "q35", "-cpu", "host"] + virtio, 2, long=False, show=found, modules=True),
+        Row("pc, 4 CPUs, -cpu max", ["-M", "pc", "-cpu", "max"] + NONE, 4),
+        Row("pc, -cpu qemu64, 2 CPUs", ["-M", "pc", "-cpu", "qemu64"] + NONE, 2),
+        Row("pc without the kernel's interrupt controllers",
+            ["-M", "pc,kernel-irqchip=off", "-cpu", "host"] + NONE),
+        Row("pc without them, 2 CPUs", ["-M", "pc,kernel-irqchip=off", "-cpu", "qemu64"] + NONE, 2),
+        Row("pc, -sandbox on", ["-M", "pc", "-cpu", "host", "-sandbox",
+                                "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"] + NONE),
+        Row("pc as an unprivileged user", ["-M", "pc", "-cpu", "host"] + NONE, user=True),
+    ]
+
+
+def command(anykvm, row, kernel, image):
+    prefix = []
+    if row.user and not os.getuid():
+        if not shutil.which("setpriv"):
+            raise guestlib.Skip("no setpriv")
+        prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return prefix + [anykvm, "exec", "--", QEMU, "-accel", "kvm", "-m", "512", "-nographic", "-no-reboot",
+                     "-kernel", kernel, "-initrd", image, "-smp", str(row.cpus),
+                     "-append", "console=ttyS0 panic=-1"] + row.args
+
+
+def boot(anykvm, row, kernel, copy, image):
+    if row.modules and len(initrd.modules(kernel, MODULES)) < len(MODULES):
+        raise guestlib.Skip("no modules of the kernel in the cache: anykvm fetch --refresh")
+    if row.firmware and not any(os.path.exists(f) for f in row.firmware):
+        raise guestlib.Skip(f"no {row.firmware[0]}")
+    run = guestlib.Run(command(anykvm, row, copy, image), TIMEOUT)
+    text = run.out.decode(errors="replace")
+    if run.why_crashed():
+        return run.why_crashed()
+    if not run.ended or run.status != 0:
+        return f"wanted status 0: {run.describe()}"
+    for expected in [f"HERE cpus={row.cpus} ", SUM] + list(row.show):
+        if expected not in text:
+            return f"no '{expected}' on the console: {text[-1500:]}"
+    for bad in BAD:
+        if bad in text or bad in run.err.decode(errors="replace"):
+            return f"'{bad}': {text[max(0, text.find(bad) - 300):][:900]} {run.err!r}"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("anykvm")
+    parser.add_argument("--long", action="store_true", help="the whole matrix")
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    kernel = initrd.kernel(args.anykvm)
+    if not shutil.which(QEMU) or not initrd.busybox() or not kernel:
+        print("1..0 # SKIP no qemu-system-x86_64, no busybox or no kernel (make deps)")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        image, disk, copy = (os.path.join(folder, n) for n in ("initrd.gz", "disk", "vmlinuz"))
+        modules = initrd.modules(kernel, MODULES)
+        initrd.make(image, INIT.replace(b"@MODULES@", " ".join(n for n, _ in modules).encode()), modules)
+        shutil.copy(kernel, copy)
+        with open(disk, "wb") as f:
+            f.write(DISK)
+        for path in (image, disk, copy):
+            os.chmod(path, 0o644)
+        chosen = [r for r in rows(disk) if args.only in r.name and (args.long or not r.long)]
+        return guestlib.main([(r.name, lambda r=r: boot(args.anykvm, r, kernel, copy, image)) for r in chosen])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
