@@ -67,12 +67,14 @@ bench:
 	@tools/deps build run bench
 	@$(MAKE) --no-print-directory all
 	@$(BUILD)/anykvm fetch >/dev/null
-	@$(MAKE) --no-print-directory $(BUILD)/bench/exits
+	@$(MAKE) --no-print-directory $(BUILD)/bench/exits $(BUILD)/bench/dirty
 	@bench/boot.py $(BUILD)/anykvm
 	@$(BUILD)/bench/exits
+	@$(BUILD)/bench/dirty wp
+	@$(BUILD)/bench/dirty pml
 	@bench/run.py $(BUILD)/anykvm $(ARGS)
 
-$(BUILD)/bench/exits: bench/exits.c include/anykvm/anykvm.h | $(BUILD)/build.ninja
+$(BUILD)/bench/exits $(BUILD)/bench/dirty: $(BUILD)/bench/%: bench/%.c include/anykvm/anykvm.h | $(BUILD)/build.ninja
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Iinclude -o $@ $< -L$(BUILD) -lanykvm '-Wl,-rpath,$$ORIGIN/..'
 

@@ -13,6 +13,7 @@
 #include "cpu/x86/ops.h"
 #include "cpu/x86/xstate.h"
 #include "engine/vcpu.h"
+#include "mem/dirty.h"
 
 typedef void (*enter_fn)(struct engine_vcpu *v, u64 code);
 
@@ -521,12 +522,16 @@ enum x86_status engine_guarded(struct engine_vcpu *v, enum x86_status (*fn)(void
 
 	if (!__builtin_setjmp(v->guard)) {
 		guard_begin(v);
+		/* IN: whoever harvests or changes slots must wait for what is written here. */
+		vcpu_in(v);
+		v->cpu.writer->nopen = 0;
 		st = fn(arg);
 	} else {
 		mem_copy_abandoned();
 		v->reason = LEAVE_NONE;
 		st = X86_EXIT;
 	}
+	vcpu_out(v);
 	guard_end(v);
 	return st;
 }

@@ -5,6 +5,7 @@
 #include "cpu/x86/event.h"
 #include "cpu/x86/ops.h"
 #include "engine/vcpu.h"
+#include "mem/dirty.h"
 
 typedef enum x86_status (*op_fn)(struct x86_cpu *cpu, const struct x86_insn *insn);
 
@@ -152,6 +153,19 @@ bounce:
 	return NULL;
 }
 
+/*
+ * The dirty ring is full but for its reserve: nothing is written before user space has made room. The instruction has
+ * done nothing yet, unless a device has answered a part of it.
+ */
+static bool ring_stops(struct engine_vcpu *v)
+{
+	v->cpu.writer->nopen = 0;
+	if (likely(!mem_writer_is_full(v->cpu.writer)) || v->cpu.replay.n)
+		return false;
+	v->reason = LEAVE_KICK;
+	return true;
+}
+
 void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
 	u8 *host;
@@ -159,6 +173,8 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	v->stats.mem_slow++;
 	lin += insn->window;
 	set_rip(v, insn);
+	if (insn->access & INSN_WRITE && ring_stops(v))
+		return NULL;
 	if (!is_canonical(&v->cpu, lin) && !insn->mask_kind) {
 		x86_raise_error(&v->cpu, insn->seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 		engine_misaligned(v, insn);
@@ -207,6 +223,8 @@ void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn)
 
 	v->stats.mem_calls++;
 	set_rip(v, insn);
+	if (insn->access & INSN_WRITE && ring_stops(v))
+		return NULL;
 	if (engine_linear(v, insn, &lin) != X86_OK) {
 		engine_misaligned(v, insn);
 		fault(v);
@@ -291,6 +309,8 @@ u64 engine_op(struct engine_vcpu *v, const struct x86_insn *insn)
 	v->op_calls[insn->op]++;
 	set_rip(v, insn);
 	sequel = cpu->next_rip;
+	if (ring_stops(v))
+		return 0;
 	if (op_table[insn->op].full) {
 		v->insn = insn;
 		v->reason = LEAVE_FULL;

@@ -209,11 +209,18 @@ int anykvm_ioctl(int fd, unsigned long request, ...)
 static void *vcpu_mmap(struct file *f, void *addr, size_t length, int prot, int flags, int fd,
 		       off_t offset)
 {
-	void *p = mmap(addr, length, prot, flags, fd, offset);
+	struct vm *vm = ((struct vcpu *)f->object)->vm;
+	void *p;
 	int r = 0;
 
+	if (!dirty_ring_map_is_valid(vm, length, prot, flags, offset)) {
+		file_put(f);
+		errno = EINVAL;
+		return MAP_FAILED;
+	}
+	p = mmap(addr, length, prot, flags, fd, offset);
 	if (p != MAP_FAILED)
-		r = iobus_map_ring(((struct vcpu *)f->object)->vm, p, length, prot, offset);
+		r = iobus_map_ring(vm, p, length, prot, offset);
 	file_put(f);
 	if (!r)
 		return p;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG and the capability of manual protection. */
+/* Dirty logs and dirty rings: their ioctls and capabilities. */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "kvm/kvm.h"
 #include "kvm/usercopy.h"
@@ -16,6 +18,48 @@ static int copy_in(void *arg, void *bytes, size_t len)
 	return user_read(bytes, *(hva_t *)arg, len);
 }
 
+/* In the kernel's order. */
+long dirty_set_ring(struct vm *vm, u64 bytes)
+{
+	u32 size = bytes;
+	long r = 0;
+
+	if (!size || size & (size - 1))
+		return -EINVAL;
+	if (size < RING_RESERVED * sizeof(struct kvm_dirty_gfn) || size < PAGE_SIZE)
+		return -EINVAL;
+	if (size > VM_RING_MAX)
+		return -E2BIG;
+	if (vm->ring_bytes)
+		return -EINVAL;
+	pthread_mutex_lock(&vm->lock);
+	if (vm->nvcpus) {
+		r = -EINVAL;
+	} else {
+		vm->ring_bytes = size;
+		mem_ring_enable(vm->mem);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+/* A mapping that begins or ends in the ring must be shared, and not executable. */
+bool dirty_ring_map_is_valid(const struct vm *vm, size_t length, int prot, int flags, off_t offset)
+{
+	u64 first = (u64)offset >> PAGE_SHIFT, last = first + ((length - 1) >> PAGE_SHIFT);
+	u64 n = vm->ring_bytes >> PAGE_SHIFT;
+
+	if (first - KVM_DIRTY_LOG_PAGE_OFFSET >= n && last - KVM_DIRTY_LOG_PAGE_OFFSET >= n)
+		return true;
+	return !(prot & PROT_EXEC) &&
+	       ((flags & MAP_TYPE) == MAP_SHARED || (flags & MAP_TYPE) == MAP_SHARED_VALIDATE);
+}
+
+long dirty_reset_rings(struct call *c)
+{
+	return c->vm->ring_bytes ? mem_ring_reset(c->vm->mem) : -EINVAL;
+}
+
 static bool slot_number_is_valid(u32 slot)
 {
 	return slot >> 16 < MEM_SPACES && (u16)slot < VM_MEM_SLOTS;
@@ -28,6 +72,8 @@ long dirty_get(struct call *c)
 	hva_t to = (hva_t)l->dirty_bitmap;
 	struct dirty_copy copy = { copy_out, copy_in, &to };
 
+	if (c->vm->ring_bytes)
+		return -ENXIO;
 	if (!slot_number_is_valid(l->slot))
 		return -EINVAL;
 	return mem_dirty_get(c->vm->mem, l->slot >> 16, (u16)l->slot,
@@ -40,6 +86,8 @@ long dirty_clear(struct call *c)
 	hva_t from = (hva_t)l->dirty_bitmap;
 	struct dirty_copy copy = { copy_out, copy_in, &from };
 
+	if (c->vm->ring_bytes)
+		return -ENXIO;
 	if (!slot_number_is_valid(l->slot))
 		return -EINVAL;
 	return mem_dirty_clear(c->vm->mem, l->slot >> 16, (u16)l->slot, l->first_page, l->num_pages,
@@ -66,7 +114,7 @@ static const struct {
 	{ "dirty_pages", AT(pages) },	      { "dirty_records", AT(records) },
 	{ "pml_entries", AT(pml_entries) },   { "pml_full_drains", AT(pml_full) },
 	{ "pml_exit_drains", AT(pml_exit) },  { "pml_harvest_entries", AT(pml_harvest) },
-	{ "slots_logged", AT(logged_slots) },
+	{ "slots_logged", AT(logged_slots) }, { "ring_late", AT(ring_late) },
 };
 
 void dirty_stats_print(struct vm *vm, FILE *f)

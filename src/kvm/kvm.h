@@ -27,7 +27,8 @@
 #define VM_MAX_CPUID	  256
 #define VM_MAX_MSRS	  256
 #define VM_MCE_BANKS	  32
-#define VM_MEM_SLOTS	  32764 /* KVM_USER_MEM_SLOTS */
+#define VM_RING_MAX	  (65536u * sizeof(struct kvm_dirty_gfn)) /* bytes */
+#define VM_MEM_SLOTS	  32764					  /* KVM_USER_MEM_SLOTS */
 #define VM_MANUAL_PROTECT (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET)
 /*
  * Quirks that may be turned off (KVM_CAP_DISABLE_QUIRKS2). DIFFERS: two do nothing here: RIP at an exit for port 0x7e is
@@ -43,6 +44,7 @@
 #define RUN_PAGES      3
 #define RUN_SIZE       (RUN_PAGES * PAGE_SIZE)
 #define RUN_PIO_OFFSET PAGE_SIZE
+#define RING_OFFSET    (KVM_DIRTY_LOG_PAGE_OFFSET * PAGE_SIZE)
 
 struct vcpu;
 struct msr_filter;
@@ -91,6 +93,7 @@ struct vm {
 	pthread_rwlock_t msr_lock;
 	struct msr_filter *msr_filter; /* under msr_lock */
 	u64 manual_protect;	       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+	u32 ring_bytes;		       /* of each vCPU's dirty ring; 0: none */
 
 	struct hv_vm hv;
 	struct kvm_xen_hvm_config xen; /* under lock; read without */
@@ -174,6 +177,8 @@ static inline unsigned vm_vcpus(const struct vm *vm)
 
 /* dirty.c */
 long dirty_set_manual(struct vm *vm, u64 options);
+bool dirty_ring_map_is_valid(const struct vm *vm, size_t length, int prot, int flags, off_t offset);
+long dirty_set_ring(struct vm *vm, u64 bytes);
 void dirty_stats_print(struct vm *vm, FILE *f); /* lines "name value" */
 
 /* vcpu.c */

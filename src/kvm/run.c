@@ -140,6 +140,11 @@ static long run_loop(struct vcpu *v)
 		}
 		if (window_exit(v))
 			return 0;
+		mem_ring_refill(v->cpu->writer);
+		if (unlikely(mem_writer_is_full(v->cpu->writer))) {
+			v->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+			return 0;
+		}
 		clock_refresh(v);
 		if (unlikely(v->recheck)) {
 			v->recheck = false;

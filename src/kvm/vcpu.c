@@ -12,6 +12,7 @@
 #include "kvm/file.h"
 #include "kvm/kvm.h"
 #include "kvm/usercopy.h"
+#include "mem/dirty.h"
 
 #define APIC_BASE_DEFAULT 0xfee00000ull
 #define APIC_BASE_BSP	  BIT_ULL(8)
@@ -23,19 +24,29 @@ static bool vcpu_is_bsp(const struct vcpu *v)
 	return v->id == v->vm->bsp_id;
 }
 
+/* The run pages and, where the program looks for it, the dirty ring. */
+static size_t vcpu_pages_size(const struct vm *vm)
+{
+	return vm->ring_bytes ? RING_OFFSET + vm->ring_bytes : RUN_SIZE;
+}
+
 static int vcpu_map(struct vcpu *v, int *fd)
 {
+	size_t size = vcpu_pages_size(v->vm);
 	void *p;
 
-	*fd = file_memfd(FILE_VCPU, RUN_SIZE, true);
+	*fd = file_memfd(FILE_VCPU, size, true);
 	if (*fd < 0)
 		return *fd;
-	p = mmap(NULL, RUN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
 	if (p == MAP_FAILED) {
 		close(*fd);
 		return -ENOMEM;
 	}
 	v->run = p;
+	if (v->vm->ring_bytes)
+		mem_ring_attach(v->cpu->writer, (void *)((u8 *)p + RING_OFFSET),
+				v->vm->ring_bytes / sizeof(struct kvm_dirty_gfn));
 	return 0;
 }
 
@@ -105,7 +116,7 @@ void vcpu_destroy(struct vcpu *v)
 	hv_synic_destroy(v);
 	stats_close(&v->stats_file);
 	if (v->run)
-		munmap(v->run, RUN_SIZE);
+		munmap(v->run, vcpu_pages_size(v->vm));
 	pthread_mutex_destroy(&v->lock);
 	free(v);
 }

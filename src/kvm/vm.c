@@ -297,6 +297,9 @@ long vm_enable_cap(struct call *c)
 		return set_irq_options(c->vm, true, e->args[0]);
 	case KVM_CAP_DISABLE_QUIRKS:
 		return set_irq_options(c->vm, true, e->args[0]);
+	case KVM_CAP_DIRTY_LOG_RING:
+	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
+		return dirty_set_ring(c->vm, e->args[0]);
 	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
 		return dirty_set_manual(c->vm, e->args[0]);
 	case KVM_CAP_MAX_VCPU_ID:

@@ -20,6 +20,8 @@ void dirty_bit_set(struct slot *s, gfn_t gfn)
 
 	bit_set(&s->log.bits[word], BIT_ULL(i % 64));
 	bit_set(&s->log.summary[word / 64], BIT_ULL(word % 64));
+	if (unlikely(!__atomic_load_n(s->late, __ATOMIC_RELAXED)))
+		__atomic_store_n(s->late, true, __ATOMIC_SEQ_CST);
 }
 
 static bool bit_stands(const struct slot *s, gfn_t gfn)
@@ -105,6 +107,20 @@ static void record_pml(struct mem_writer *w, struct slot *s, gfn_t gfn)
 	} while (unlikely(!pml_stands(w->pml, number)));
 }
 
+/* A ring that is full, which the reserve makes unlikely, leaves it to the bitmap. */
+static void record_ring(struct mem_writer *w, struct slot *s, gfn_t gfn)
+{
+	u32 number;
+
+	do {
+		if (!ring_push(&w->ring, s->id, gfn - s->base_gfn, &number)) {
+			record_bit(s, gfn);
+			return;
+		}
+		stage2_touch_4k(s, gfn, S2_WRITTEN);
+	} while (unlikely(!ring_stands(&w->ring, number)));
+}
+
 void dirty_record(struct mem_writer *w, struct slot *s, gfn_t gfn, bool again)
 {
 	if (w) {
@@ -124,7 +140,9 @@ void dirty_record(struct mem_writer *w, struct slot *s, gfn_t gfn, bool again)
 		return;
 	if (w)
 		w->records++;
-	if (w && w->pml_on)
+	if (w && w->ring.entry)
+		record_ring(w, s, gfn);
+	else if (w && w->pml_on)
 		record_pml(w, s, gfn);
 	else
 		record_bit(s, gfn);

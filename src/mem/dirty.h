@@ -4,6 +4,7 @@
 #define MEM_DIRTY_H
 
 #include "mem/mem.h"
+#include "mem/ring.h"
 
 /*
  * The invariant: a page may be written without being recorded only while a tag says so, and a tag implies that the
@@ -50,6 +51,7 @@ struct mem_writer {
 	bool granted; /* may hold tags of logged pages; also read by harvesters */
 	bool pml_on;  /* some slot is logged, and the collector is PML */
 	struct pml *pml;
+	struct dirty_ring ring; /* .entry NULL: there is none */
 	struct mem *mem;
 	struct mem_writer *next; /* under mem->lock */
 	/*
@@ -75,6 +77,12 @@ void dirty_bit_set(struct slot *s, gfn_t gfn);
 
 /* Move what the log of a vCPU holds into bitmaps. Any thread. Returns the number of entries. */
 u32 pml_drain(struct pml *p);
+
+/* Whether the vCPU must go to user space before it writes any more. */
+static inline bool mem_writer_is_full(const struct mem_writer *w)
+{
+	return unlikely(w->ring.entry) && ring_is_soft_full(&w->ring);
+}
 
 /* A vCPU goes out to user space: its log is drained, as by KVM at every VM exit. Own thread. */
 void mem_writer_exit(struct mem_writer *w);
@@ -105,6 +113,16 @@ int mem_dirty_get(struct mem *m, unsigned space, u32 id, bool keep, const struct
 int mem_dirty_clear(struct mem *m, unsigned space, u32 id, u64 first, u64 npages,
 		    const struct dirty_copy *copy);
 
+/*
+ * Dirty rings: the VM has them from the first vCPU on, or never. Bitmaps then hold only what no vCPU wrote, or what did
+ * not fit: mem_ring_refill() moves it to the ring of a vCPU that is about to run.
+ */
+void mem_ring_enable(struct mem *m);
+void mem_ring_attach(struct mem_writer *w, struct kvm_dirty_gfn *entries, u32 size);
+void mem_ring_refill(struct mem_writer *w);
+/* KVM_RESET_DIRTY_RINGS: entries of all vCPUs taken back. */
+long mem_ring_reset(struct mem *m);
+
 /* For slots_set.c. 0 or -ENOMEM. */
 int dirty_log_create(struct slot *s, u64 npages);
 void dirty_log_destroy(struct slot *s);
@@ -120,6 +138,7 @@ struct dirty_stats {
 	u64 pages;	     /* harvested */
 	u64 records, pml_entries, pml_full, pml_exit, pml_harvest;
 	u64 logged_slots;
+	u64 ring_late; /* pages that no ring took at once */
 };
 void mem_dirty_stats(struct mem *m, struct dirty_stats *out);
 

@@ -89,7 +89,7 @@ static void count_change(struct mem *m, s64 n)
 void dirty_log_start(struct slot *s)
 {
 	dirty_drain_all(s->mem);
-	if (s->mem->initially_set)
+	if (s->mem->initially_set && !s->mem->ring)
 		bits_set(&s->log);
 	else
 		bits_clear(&s->log);

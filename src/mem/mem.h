@@ -54,6 +54,7 @@ struct slot {
 	} log;
 	u64 mark;   /* bit of a descriptor that says "recorded": by the collector */
 	u64 *pages; /* mappings of the VM by level, for statistics; atomic */
+	bool *late; /* of the VM: set when a bit is set in a log; rings are to be given it */
 	struct mem *mem;
 };
 

@@ -55,6 +55,8 @@ struct mem {
 	u64 pages[LEVELS]; /* mappings of the second stage, atomic */
 	u8 collector;	   /* enum dirty_collector */
 	bool initially_set;
+	bool ring;		    /* vCPUs have rings */
+	bool ring_waiting;	    /* bitmaps hold what is meant for a ring */
 	u64 nlogged;		    /* slots with a log; 0 again when the VM is destroyed */
 	struct mem_writer *writers; /* vCPUs */
 	struct dirty_stats stats;

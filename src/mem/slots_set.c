@@ -226,6 +226,7 @@ static int slot_place(struct mem *m, struct slot_space *sp, struct slot *old,
 	new->serial = ++m->serial;
 	new->mem = m;
 	new->pages = m->pages;
+	new->late = &m->ring_waiting;
 	new->mark = m->collector == DIRTY_PML ? S2_D : S2_W;
 	if (log_place(new, old, want->npages)) {
 		arena_free(&m->arena, desc, desc_count(want->base_gfn, want->npages));

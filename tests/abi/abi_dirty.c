@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Dirty logging: every row of the table of errors, what is logged, manual protection. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -156,6 +157,66 @@ static void written_cases(struct logged *l, int vcpu)
 	slot_set(l, 0, GPA, 0, l->hva);
 }
 
+static void ring_size_cases(struct logged *l)
+{
+	static const struct {
+		uint64_t size;
+		long expected;
+	} rows[] = {
+		{ 0, -EINVAL },	   { 3000, -EINVAL }, { 512, -EINVAL },
+		{ 1024, -EINVAL }, { 2048, -EINVAL }, { 2097152, -E2BIG },
+	};
+	struct abi *a = l->a;
+	char name[40];
+
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		snprintf(name, sizeof(name), "ring of %lu bytes", rows[i].size);
+		abi_case(a, name, rows[i].expected, cap(l, KVM_CAP_DIRTY_LOG_RING, rows[i].size));
+	}
+	abi_case(a, "reset without rings", -EINVAL, IOCTL(a, l->vm, KVM_RESET_DIRTY_RINGS, 0));
+}
+
+static long ring_map_try(struct logged *l, int vcpu, int prot, int flags)
+{
+	void *p =
+		l->a->ops->mmap(NULL, 16384, prot, flags, vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096l);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	munmap(p, 16384);
+	return 0;
+}
+
+static void ring_cases(struct abi *a)
+{
+	struct logged l = { .a = a, .vm = abi_vm(a, NULL) };
+	int vcpu;
+
+	abi_case(a, "ring: the capability", 1048576,
+		 IOCTL(a, a->sys, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING));
+	abi_case(a, "ring: acquire and release", 1048576,
+		 IOCTL(a, a->sys, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_ACQ_REL));
+	ring_size_cases(&l);
+	abi_case(a, "ring of 16384 bytes", 0, cap(&l, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 16384));
+	abi_case(a, "a second time", -EINVAL, cap(&l, KVM_CAP_DIRTY_LOG_RING, 16384));
+	abi_case(a, "reset, nothing harvested", 0, IOCTL(a, l.vm, KVM_RESET_DIRTY_RINGS, 0));
+	abi_case(a, "GET with rings", -ENXIO, get(&l));
+	abi_case(a, "CLEAR with rings", -ENXIO, clear_at(&l, 1, 0, 64, l.bits));
+	vcpu = (int)IOCTL(a, l.vm, KVM_CREATE_VCPU, 0);
+	abi_case(a, "mmap, shared", 0, ring_map_try(&l, vcpu, PROT_READ | PROT_WRITE, MAP_SHARED));
+	abi_case(a, "mmap, private", -EINVAL,
+		 ring_map_try(&l, vcpu, PROT_READ | PROT_WRITE, MAP_PRIVATE));
+	/* Newer kernels say EPERM. */
+	abi_case(a, "mmap, executable", -EINVAL,
+		 ring_map_try(&l, vcpu, PROT_READ | PROT_EXEC, MAP_SHARED));
+	abi_close(a, vcpu);
+	abi_close(a, l.vm);
+	l.vm = abi_vm(a, &vcpu);
+	abi_case(a, "ring after a vCPU", -EINVAL, cap(&l, KVM_CAP_DIRTY_LOG_RING, 16384));
+	abi_close(a, vcpu);
+	abi_close(a, l.vm);
+}
+
 void abi_dirty_cases(struct abi *a)
 {
 	struct logged l = { .a = a };
@@ -168,6 +229,7 @@ void abi_dirty_cases(struct abi *a)
 	slot_set(&l, 0, GPA, 0, l.hva);
 	written_cases(&l, vcpu);
 	manual_cases(&l);
+	ring_cases(a);
 	abi_close(a, vcpu);
 	abi_close(a, l.vm);
 	munmap(l.hva, PAGES << 12);

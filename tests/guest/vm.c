@@ -49,6 +49,13 @@ static int chips_make(struct vm *vm, unsigned flags)
 
 	if (vm->ops->ioctl(vm->fd, KVM_SET_TSS_ADDR, 0xfffbd000ul))
 		return -1;
+	if (flags & VM_RING) {
+		struct kvm_enable_cap c = { .cap = KVM_CAP_DIRTY_LOG_RING,
+					    .args = { VM_RING_BYTES } };
+
+		if (vm->ops->ioctl(vm->fd, KVM_ENABLE_CAP, &c))
+			return -1;
+	}
 	if (flags & VM_IRQCHIP && vm->ops->ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0ul))
 		return -1;
 	return flags & VM_PIT ? vm->ops->ioctl(vm->fd, KVM_CREATE_PIT2, &pit) : 0;

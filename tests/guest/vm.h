@@ -84,8 +84,10 @@ struct vm {
 extern const struct vm_ops *vm_ops;
 extern bool vm_on_device;
 
-#define VM_IRQCHIP 1 /* interrupt controllers of the kernel's */
-#define VM_PIT	   2
+#define VM_IRQCHIP    1 /* interrupt controllers of the kernel's */
+#define VM_PIT	      2
+#define VM_RING	      4 /* dirty rings of VM_RING_BYTES */
+#define VM_RING_BYTES 4096ul
 
 /* Ends the test when anything fails. */
 void vm_make(struct vm *vm, unsigned flags);

@@ -117,10 +117,11 @@ static int wait_for(pid_t pid, unsigned seconds)
 
 static int run_child(const struct vm_test *t, const char *form)
 {
-	char options[64];
+	const char *more = getenv("ANYKVM_TEST_OPTIONS");
+	char options[128];
 
 	if (!vm_on_device) {
-		snprintf(options, sizeof(options), "engine=%s", form);
+		snprintf(options, sizeof(options), "engine=%s,%s", form, more ? more : "");
 		if (anykvm_configure(options))
 			return STATUS_FAILED;
 	}
