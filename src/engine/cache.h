@@ -51,6 +51,8 @@ struct pc_entry {     /* host pc to guest instruction; sorted by .host */
 };
 #define PC_FLAGS_SAVED BIT(0) /* arithmetic flags are in cpu->aflags */
 #define PC_LENT_SHIFT  1      /* three bits: RSI, RDI, RBP are in v->lent[] */
+#define PC_ACCESS                                                                                  \
+	BIT(4) /* the host instruction here is an access to guest memory, and nothing was done before it */
 
 struct block {
 	gpa_t gpa; /* of the first byte; address space in bits 60.. */

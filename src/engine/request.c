@@ -4,6 +4,7 @@
 
 #include "base/bulk.h"
 #include "engine/vcpu.h"
+#include "mem/dirty.h"
 
 #define STOP_SPINS 200
 
@@ -98,6 +99,8 @@ static bool serve_once(struct engine_vcpu *v)
 	struct requests *r = &v->requests;
 	u32 epoch, wanted;
 
+	r->serving = true;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	/*
 	 * Whoever asks after the load of epoch sets cpu.request again. The store must be visible before that load:
 	 * as a plain store it could wait in the store buffer and then undo the setting, and the asker would wait for ever.
@@ -114,7 +117,29 @@ static bool serve_once(struct engine_vcpu *v)
 	/* Non-temporal stores that went through a dropped tag must be visible before the ack. */
 	__asm__ volatile("sfence" ::: "memory");
 	__atomic_store_n(&r->acked, epoch, __ATOMIC_RELEASE);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	r->serving = false;
 	return wanted & REQUEST_STOP;
+}
+
+/*
+ * The interrupted code may hold host addresses of pages that it was allowed to write. They are recorded again before the
+ * acknowledgement, so its stores belong to the next log; and a tag that it is about to install has its record.
+ */
+void requests_serve_stuck(struct engine_vcpu *v)
+{
+	struct requests *r = &v->requests;
+	u32 epoch = __atomic_load_n(&r->epoch, __ATOMIC_SEQ_CST);
+
+	if (r->serving || !r->in || !v->cpu.request ||
+	    __atomic_load_n(&r->wanted, __ATOMIC_SEQ_CST) != REQUEST_DROP_WRITE ||
+	    !dirty_renew(v->cpu.writer))
+		return;
+	/* .wanted stays: it is served once more when the code comes to a poll. */
+	tlb_drop_all_writes(v);
+	v->cpu.writer->granted = true;
+	__asm__ volatile("mfence" ::: "memory");
+	__atomic_store_n(&r->acked, epoch, __ATOMIC_RELEASE);
 }
 
 void requests_serve(struct engine_vcpu *v)

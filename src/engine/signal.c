@@ -3,13 +3,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "cpu/x86/event.h"
 #include "engine/chain.h"
 #include "engine/vcpu.h"
 
 static __thread struct engine_vcpu *running __attribute__((tls_model("initial-exec")));
+static __thread pid_t thread __attribute__((tls_model("initial-exec")));
 static __thread bool unblocked __attribute__((tls_model("initial-exec")));
 
 /*
@@ -30,9 +33,27 @@ void engine_thread_prepare(void)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+/* What our own signal carries, so that nobody else's is taken for it; one that programs and we leave unblocked. */
+static const char fetch_cookie;
+#define FETCH_SIGNAL SIGILL
+
+void signals_fetch(const struct engine_vcpu *v)
+{
+	siginfo_t info = { .si_signo = FETCH_SIGNAL, .si_code = SI_QUEUE };
+
+	info.si_pid = getpid();
+	info.si_uid = getuid();
+	info.si_value.sival_ptr = (void *)&fetch_cookie;
+	syscall(SYS_rt_tgsigqueueinfo, info.si_pid, __atomic_load_n(&v->thread, __ATOMIC_RELAXED),
+		FETCH_SIGNAL, &info);
+}
+
 void signals_enter(struct engine_vcpu *v)
 {
 	engine_thread_prepare();
+	if (unlikely(!thread))
+		thread = syscall(SYS_gettid);
+	__atomic_store_n(&v->thread, thread, __ATOMIC_RELAXED);
 	running = v;
 }
 
@@ -192,10 +213,43 @@ static bool probe(ucontext_t *uc)
 	return true;
 }
 
+/*
+ * This vCPU is waited for. At an access to guest memory nothing of the instruction has been done yet: leave, so that it
+ * starts over, and requests are served before. Elsewhere in translated code a poll is near. In C write tags are dropped here.
+ */
+static void fetched(struct engine_vcpu *v, ucontext_t *uc)
+{
+	greg_t *g = uc->uc_mcontext.gregs;
+	const struct cache *c = &v->cache;
+	u64 start = (u64)c->code_w + c->delta, pc = g[REG_RIP];
+	const struct pc_entry *entry;
+	struct block *b;
+
+	if (!v->requests.in || !v->cpu.request)
+		return;
+	if (pc < start || pc >= start + c->code_size) {
+		requests_serve_stuck(v);
+		return;
+	}
+	b = cache_block_at(c, pc);
+	entry = b ? pc_find(b, pc - start - b->code) : NULL;
+	if (!entry || !(entry->flags & PC_ACCESS) || entry->host != pc - start - b->code ||
+	    v->step || v->unshadow || v->unrf || v->hold_kick)
+		return;
+	state_save(v, g, entry);
+	v->reason = LEAVE_NONE;
+	g[REG_RIP] = v->stubs.leave;
+}
+
 bool engine_signal(int sig, siginfo_t *info, void *context)
 {
 	if (!chain_is_sync(sig))
 		return false;
+	if (unlikely(info->si_code == SI_QUEUE && info->si_value.sival_ptr == &fetch_cookie)) {
+		if (running)
+			fetched(running, context);
+		return true;
+	}
 	if (running && (take(running, context) || take_in_c(running, sig, info, context)))
 		return true;
 	return probe(context);

@@ -492,6 +492,7 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 	bool armed;
 
 	v->stats.dispatches++;
+	cpu->writer->nopen = 0;
 	cpu->rip = rip;
 	do {
 		if (v->unrf)

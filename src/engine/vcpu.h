@@ -4,6 +4,7 @@
 #define ENGINE_VCPU_H
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "cpu/x86/access.h"
 #include "cpu/x86/host.h"
@@ -222,6 +223,7 @@ struct requests {
 	u32 wanted; /* enum request */
 	u32 epoch, acked;
 	bool in;      /* the owner is IN */
+	bool serving; /* the owner is about to acknowledge */
 	u32 nwritten; /* > WRITTEN_MAX: too many, verify all pages */
 	struct written_range written[WRITTEN_MAX];
 };
@@ -294,6 +296,7 @@ struct engine_vcpu {
 		   [RC_STUB_SIZES]; /* code offset; 0: not made since the last reset */
 	struct tr *tr_room;	    /* the translator's working state, too large for a stack */
 	struct requests requests;
+	pid_t thread; /* that was IN last */
 	u32 npending; /* stores to code that the others must be told of */
 	struct written_range pending[4];
 	struct slot *fetch_hint;
@@ -355,6 +358,8 @@ enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **ho
 
 /* request.c: leaf but for those that wait. */
 void requests_serve(struct engine_vcpu *v);
+/* From a signal handler in C code of @v that may be waiting for host memory: have write tags dropped, if nothing else is asked. */
+void requests_serve_stuck(struct engine_vcpu *v);
 void requests_post_written(struct engine_vcpu *v);
 void requests_verify_later(
 	struct engine_vcpu *v); /* all code of @v against memory, before it runs again */
@@ -404,5 +409,7 @@ bool stubs_make(struct engine_vcpu *v);
 int signals_install(void);
 void signals_enter(struct engine_vcpu *v);
 void signals_leave(struct engine_vcpu *v);
+/* Ask the thread of a vCPU that does not come to a poll to look at its requests. Any thread. */
+void signals_fetch(const struct engine_vcpu *v);
 
 #endif

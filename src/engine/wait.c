@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Asking all vCPUs and waiting until each has done it or is outside. Full context. */
 #include <sched.h>
+#include <time.h>
 
 #include "engine/vcpu.h"
 #include "mem/dirty.h"
@@ -26,15 +27,39 @@ static void pause_or_yield(unsigned n)
 		sched_yield();
 }
 
+#define FETCH_FIRST_NS 200000ull
+#define FETCH_AGAIN_NS 5000000ull
+
+static u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
+}
+
+/*
+ * A vCPU that does not come may wait for host memory, and whoever provides that may wait for us: a page of userfaultfd
+ * whose server asks for the dirty log. So it is fetched by a signal; again, since the first may have come at a wrong moment.
+ */
 static void wait_for(struct engine_vcpu *o, u32 epoch)
 {
 	const struct requests *r = &o->requests;
+	u64 fetch = 0;
 
 	for (unsigned n = 0;; n++) {
 		if (!__atomic_load_n(&r->in, __ATOMIC_SEQ_CST) ||
 		    (s32)(__atomic_load_n(&r->acked, __ATOMIC_ACQUIRE) - epoch) >= 0)
 			return;
 		pause_or_yield(n);
+		if (n < SPINS)
+			continue;
+		if (!fetch)
+			fetch = now_ns() + FETCH_FIRST_NS;
+		if (now_ns() >= fetch) {
+			signals_fetch(o);
+			fetch = now_ns() + FETCH_AGAIN_NS;
+		}
 	}
 }
 

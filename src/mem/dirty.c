@@ -79,6 +79,8 @@ static void open_note(struct mem_writer *w, struct slot *s, gfn_t gfn)
 		w->open[w->nopen].gfn = gfn;
 	}
 	w->nopen++;
+	/* Before the mark is looked at, also for a signal handler of this thread: dirty_renew(). */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 /* G0: before the mark is looked at, or a harvester might clear it and find nobody to ask. */

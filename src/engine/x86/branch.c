@@ -263,6 +263,7 @@ static void push_reg(struct tr *t, unsigned i)
 		tr_gpr_load(t, T1, guest);
 		reg = T1;
 	}
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x89, reg, &ref);
 	rsp_add(t, -8);
 }
@@ -271,6 +272,7 @@ static void push_imm(struct tr *t, unsigned i)
 {
 	struct mem_ref ref = stack_below(t, i);
 
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0xc7, 0, &ref);
 	emit32(&t->e, t->d[i].insn.imm);
 	rsp_add(t, -8);
@@ -285,6 +287,7 @@ static void operand_read(struct tr *t, unsigned i)
 	insn->memsize = 8;
 	insn->access = INSN_READ;
 	ref = tr_operand(t, i);
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x8b, T1, &ref);
 }
 
@@ -297,6 +300,7 @@ static void push_mem(struct tr *t, unsigned i)
 	emit_store_gs(&t->e, T1, GS(target));
 	ref = stack_below(t, i);
 	emit_load_gs(&t->e, T1, GS(target));
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x89, T1, &ref);
 	rsp_add(t, -8);
 }
@@ -307,6 +311,7 @@ static void pop_reg(struct tr *t, unsigned i)
 		 to = guest == RSP || host_of[guest] == IN_MEMORY ? T1 : host_of[guest];
 	struct mem_ref ref = stack_top(t, i);
 
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x8b, to, &ref);
 	rsp_add(t, 8);
 	if (to == T1)
@@ -319,6 +324,7 @@ static void leave(struct tr *t, unsigned i)
 {
 	struct mem_ref ref = tr_window(t, i, RBP, 0, 8, false, &stack_read);
 
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x8b, T1, &ref);
 	emit_lea(&t->e, HOST_RSP, RBP, EMIT_NO_REG, 1, 8, 8);
 	emit_mov(&t->e, RBP, T1);
@@ -357,6 +363,7 @@ static void push_return(struct tr *t, unsigned i)
 
 	emit_load_gs(&t->e, T1, GS(rip_page));
 	emit_lea(&t->e, T1, T1, EMIT_NO_REG, 1, t->off[i] + t->d[i].insn.len, 8);
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x89, T1, &ref);
 	rsp_add(t, -8);
 }
@@ -409,6 +416,7 @@ static void branch_ret(struct tr *t, unsigned i)
 {
 	struct mem_ref ref = stack_top(t, i);
 
+	tr_pc_access(t, i, 0);
 	tr_ref_op(t, true, 0x8b, T0, &ref);
 	rsp_add(t, 8 + (u16)t->d[i].insn.imm);
 	if (t->flags == FLAGS_DEAD)

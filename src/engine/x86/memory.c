@@ -59,6 +59,12 @@ static void record_fill(struct tr *t, unsigned i, struct x86_insn *rec)
 	rec->form = t->form;
 }
 
+void tr_pc_access(struct tr *t, unsigned i, u8 lent)
+{
+	tr_pc(t, i, lent);
+	t->pc[t->npc - 1].flags |= PC_ACCESS;
+}
+
 struct x86_insn *tr_record(struct tr *t, unsigned i)
 {
 	static struct x86_insn none;

@@ -120,7 +120,10 @@ void tr_native(struct tr *t, unsigned i)
 			emit_mov(&t->e, patch.base, ref.base);
 		}
 	}
-	tr_pc(t, i, pool.lent);
+	if (d->insn.has_mem)
+		tr_pc_access(t, i, pool.lent);
+	else
+		tr_pc(t, i, pool.lent);
 	patch_emit(&t->e, d, &patch);
 	if (pool.lent)
 		tr_pc(t, i, 0);

@@ -170,6 +170,7 @@ static bool emit_pushf(struct tr *t, unsigned i)
 	emit_store_gs(e, T1, GS(target));
 	tr_stack_push_address(t, i);
 	emit_load_gs(e, T1, GS(target));
+	tr_pc_access(t, i, 0);
 	emit_op_base(e, true, 0x89, T1, T0, 0);
 	emit_lea(e, HOST_RSP, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	return true;

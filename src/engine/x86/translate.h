@@ -69,7 +69,7 @@ struct tr {
 	u16 off[BLOCK_MAX];	    /* offset in the page */
 	u16 live_in[BLOCK_MAX + 1]; /* FL_*: flags that are needed at the start of instruction i */
 	unsigned npc;
-	struct pc_entry pc[BLOCK_MAX * 2 + 8];
+	struct pc_entry pc[BLOCK_MAX * 3 + 8];
 	unsigned nslow;
 	struct slow_path slow[BLOCK_MAX * 2];
 	unsigned nexits;
@@ -128,6 +128,8 @@ void tr_flags_need(struct tr *t, unsigned tmp);
 void tr_gpr_load(struct tr *t, unsigned host, unsigned guest);
 void tr_gpr_store(struct tr *t, unsigned guest, unsigned host);
 void tr_pc(struct tr *t, unsigned i, u8 lent);
+/* The same in front of an access to guest memory, from where the instruction may start over. */
+void tr_pc_access(struct tr *t, unsigned i, u8 lent);
 
 /* native.c */
 void tr_native(struct tr *t, unsigned i);
