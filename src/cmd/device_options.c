@@ -117,9 +117,63 @@ int parse_disk(const char *value, void *field, struct why *why)
 			  why);
 }
 
+static int share_ro(void *device, const char *value, struct why *why)
+{
+	struct share_config *s = device;
+
+	(void)value;
+	(void)why;
+	s->read_only = true;
+	return 0;
+}
+
+static const struct word_row share_words[] = { { "ro", share_ro, false } };
+
+/* The tag is a name of a folder below /mnt, and a word of a shell. */
+static int tag_take(struct share_config *s, const char *tag, struct why *why)
+{
+	const size_t n = strlen(tag);
+
+	if (!n || n > VMM_TAG_MAX || tag[0] == '.' || tag[0] == '-' ||
+	    strspn(tag, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != n)
+		return why_set(why, EINVAL,
+			       "'%.60s' is no tag; give up to %u letters, digits, '.', '_' and '-'",
+			       tag, VMM_TAG_MAX);
+	strcpy(s->tag, tag);
+	return 0;
+}
+
+/* DIR[=TAG][,ro] */
+int parse_share(const char *value, void *field, struct why *why)
+{
+	struct vmm_devices *all = field;
+	struct share_config *s = &all->shares[all->share_count];
+	char *tag, name[24];
+	int r;
+
+	if (all->share_count == VMM_MAX_SHARES)
+		return too_many("shares", VMM_MAX_SHARES, why);
+	memset(s, 0, sizeof(*s));
+	r = words_take(share_words, ARRAY_SIZE(share_words), value, s->path, sizeof(s->path), s,
+		       why);
+	if (r < 0)
+		return r;
+	snprintf(name, sizeof(name), "share%u", all->share_count);
+	tag = strrchr(s->path, '=');
+	if (tag)
+		*tag++ = 0;
+	r = tag_take(s, tag ? tag : name, why);
+	for (unsigned i = 0; i < all->share_count && r == 0; i++)
+		if (strcmp(all->shares[i].tag, s->tag) == 0)
+			r = why_set(why, EINVAL, "the tag '%s' is given twice; write DIR=TAG",
+				    s->tag);
+	all->share_count++;
+	return r;
+}
+
 bool devices_any(const struct vmm_devices *d)
 {
-	return d->disk_count;
+	return d->disk_count || d->share_count || d->has_ports;
 }
 
 int device_modules(struct modules *modules, const struct vmm_devices *d, const char *root,
@@ -129,9 +183,9 @@ int device_modules(struct modules *modules, const struct vmm_devices *d, const c
 		const char *module;
 		bool is_wanted;
 	} wishes[] = {
-		{ "virtio_pci", true },
-		{ "virtio_rng", true },
-		{ "virtio_blk", d->disk_count },
+		{ "virtio_pci", true },		 { "virtio_rng", true },
+		{ "virtio_blk", d->disk_count }, { "virtiofs", d->share_count },
+		{ "overlay", d->has_ports },	 { "virtio_console", d->has_ports },
 	};
 	int r = 0;
 

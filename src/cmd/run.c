@@ -11,6 +11,7 @@
 #include "cmd/args.h"
 #include "cmd/cache.h"
 #include "cmd/cmd.h"
+#include "cmd/command.h"
 #include "cmd/device_options.h"
 #include "vmm/blob.h"
 #include "vmm/board.h"
@@ -34,6 +35,8 @@ struct run_options {
 	bool no_reboot, json, verbose;
 	char flat_path[PATH_MAX];
 	struct vmm_devices devices;
+	char *const *command; /* NULL: none */
+	struct initramfs_command guest;
 };
 
 static int choice(const char *value, const char *const *choices, void *field, struct why *why)
@@ -122,6 +125,8 @@ static const struct args_row run_rows[] = {
 	  "a real KVM device, for example /dev/kvm, instead of the built-in one" },
 	{ "disk", 0, parse_disk, FIELD(devices), "FILE[,WORD...]",
 	  "a virtio disk; words: ro, format=raw or qcow2, serial=TEXT" },
+	{ "share", 0, parse_share, FIELD(devices), "DIR[=TAG][,ro]",
+	  "a folder of the host by virtiofs; the builtin initrd mounts it at /mnt/TAG" },
 	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
 	  "run FILE in real mode at ADDR, then print exits and registers" },
 	{ "name", 'n', args_text, FIELD(name), "NAME", "name of the VM in messages" },
@@ -135,8 +140,12 @@ static const struct args_table run_table = { run_rows, ARRAY_SIZE(run_rows) };
 
 static int help(void)
 {
-	printf("usage: anykvm run [OPTIONS]\n\n"
-	       "Runs a VM with its serial console on stdin and stdout; Ctrl-A x quits.\n\n");
+	printf("usage: anykvm run [OPTIONS] [-- CMD...]\n\n"
+	       "Runs a VM with its serial console on stdin and stdout; Ctrl-A x quits. With CMD "
+	       "the guest\n"
+	       "runs this program over the host's files: the current folder read-write, all else "
+	       "read-only\n"
+	       "with changes that vanish; input, output and status are passed through.\n\n");
 	args_help(&run_table, stdout);
 	printf("\nExit status: 0 power-off or Ctrl-A x, 2 usage or bad input, 32 reset and 33 "
 	       "triple\n"
@@ -156,6 +165,9 @@ static int options_check(const struct run_options *o, struct why *why)
 		return why_set(why, EINVAL,
 			       "--flat runs an image instead of a kernel; drop --kernel, "
 			       "--initrd and --append");
+	if (o->command && (o->flat || o->initrd))
+		return why_set(why, EINVAL,
+			       "a command needs the builtin initrd; drop --flat and --initrd");
 	if (o->device && strcmp(o->device, "anykvm") != 0 && (o->engine || o->cpu_mask))
 		return why_set(why, EINVAL,
 			       "--engine and --cpu-mask belong to the built-in processor; "
@@ -205,10 +217,17 @@ static void modules_find(struct modules *modules, const char *kernel, const stru
 		say("warning: %s", why.text);
 }
 
+/* Those of a command are mounted elsewhere. */
+static bool is_own_tag(const char *tag)
+{
+	return strcmp(tag, INITRAMFS_ROOT_TAG) == 0 || strcmp(tag, INITRAMFS_FOLDER_TAG) == 0;
+}
+
 static int builtin_initrd(struct cpio *initramfs, const char *kernel, const struct run_options *o,
 			  struct why *why)
 {
 	struct initramfs_request request = { .shell = isatty(STDIN_FILENO) };
+	const char *tags[VMM_MAX_SHARES];
 	struct modules modules = { .count = 0 };
 	char busybox[PATH_MAX];
 	int r = cache_busybox(busybox, why);
@@ -218,6 +237,11 @@ static int builtin_initrd(struct cpio *initramfs, const char *kernel, const stru
 	modules_find(&modules, kernel, &o->devices);
 	request.busybox = busybox;
 	request.modules = &modules;
+	request.command = o->command ? &o->guest : NULL;
+	request.tags = tags;
+	for (unsigned i = 0; i < o->devices.share_count; i++)
+		if (!is_own_tag(o->devices.shares[i].tag))
+			tags[request.tag_count++] = o->devices.shares[i].tag;
 	if (!terminal_size(&request.rows, &request.columns))
 		request.rows = 0;
 	r = initramfs_make(initramfs, &request, why);
@@ -241,7 +265,8 @@ static void print_equivalent(const struct run_options *o, const struct vmm_confi
 
 static int run_kernel(const struct run_options *o, struct vmm_config *config)
 {
-	const bool is_builtin = o->initrd ? strcmp(o->initrd, INITRD_BUILTIN) == 0 : !o->kernel;
+	const bool is_builtin =
+		o->initrd ? strcmp(o->initrd, INITRD_BUILTIN) == 0 : !o->kernel || o->command;
 	struct cpio initramfs = { .data = NULL };
 	struct blob file = { .data = NULL };
 	char kernel[PATH_MAX];
@@ -274,15 +299,30 @@ static int run_kernel(const struct run_options *o, struct vmm_config *config)
 	return status;
 }
 
+/* Where "--" is, or @argc. */
+static int command_at(int argc, char **argv)
+{
+	int i = 1;
+
+	while (i < argc && strcmp(argv[i], "--") != 0)
+		i++;
+	return i;
+}
+
 int cmd_run(int argc, char **argv)
 {
 	struct run_options o = { .memory = 1ull << 30, .cpus = 1, .cpu = "host", .append = NULL };
 	struct vmm_config config;
 	struct why why;
-	int r = args_parse(&run_table, argc, argv, &o, NULL, 0, &why);
+	const int words = command_at(argc, argv);
+	int r = args_parse(&run_table, words, argv, &o, NULL, 0, &why);
 
 	if (r == -ENOENT)
 		return help();
+	if (r == 0 && words < argc) {
+		o.command = argv + words + 1;
+		r = command_prepare(&o.devices, &o.guest, o.command, &why);
+	}
 	if (r == 0)
 		r = options_check(&o, &why);
 	if (r == 0)
@@ -293,7 +333,11 @@ int cmd_run(int argc, char **argv)
 	}
 	say_set_name(o.name);
 	config = (struct vmm_config){
-		.append = o.append ? o.append : "console=ttyS0",
+		.append = o.append    ? o.append
+			  : o.command ? "console=ttyS0 quiet loglevel=3"
+				      : "console=ttyS0",
+		.is_command = o.command,
+		.console_is_apart = o.command && !o.guest.is_terminal,
 		.memory = o.memory,
 		.cpus = o.cpus,
 		.cpu = o.cpu,

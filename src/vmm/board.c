@@ -65,6 +65,9 @@ struct board {
 	struct ending ending;
 
 	int end_signal;
+	char command_status
+		[16]; /* as the guest tells it; the device thread's until it has stopped */
+	size_t command_status_size;
 	struct report report;
 };
 
@@ -155,6 +158,25 @@ static void console_failed(void *owner, int err)
 	ending_fail(&b->ending, STATUS_OUTPUT, "cannot write the console to stdout: %s",
 		    strerror(err));
 	kick(b);
+}
+
+static void command_told(void *owner, const u8 *text, size_t n)
+{
+	struct board *b = owner;
+	const size_t room = sizeof(b->command_status) - 1 - b->command_status_size;
+
+	if (n > room)
+		n = room;
+	memcpy(b->command_status + b->command_status_size, text, n);
+	b->command_status_size += n;
+}
+
+static void ports_failed(void *owner, int err)
+{
+	if (err == EPIPE)
+		console_signal(owner, SIGPIPE);
+	else
+		console_failed(owner, err);
 }
 
 static const struct console_ops console_ops = {
@@ -405,6 +427,18 @@ static bool is_reset(enum vm_end end)
 	return end == VM_RESET || end == VM_TRIPLE_FAULT;
 }
 
+/* The guest has powered off: what the command's end says is the end of all. */
+static int command_finish(struct board *b)
+{
+	char *end = b->command_status;
+	const long status = strtol(b->command_status, &end, 10);
+
+	if (end != b->command_status && *end == '\n' && status >= 0 && status <= 255)
+		return (int)status;
+	say("the guest ended without running the command; -v shows its messages");
+	return STATUS_NO_COMMAND;
+}
+
 static int board_loop(struct board *b)
 {
 	struct why why;
@@ -418,8 +452,13 @@ static int board_loop(struct board *b)
 			say("%s", why.text);
 			return -r;
 		}
-		if (!is_reset(end) || b->config->no_reboot)
-			return report_finish(&b->report, b->config, &b->ending, b->end_signal);
+		if (!is_reset(end) || b->config->no_reboot || b->config->is_command) {
+			const int status =
+				report_finish(&b->report, b->config, &b->ending, b->end_signal);
+
+			return b->config->is_command && status == STATUS_OK ? command_finish(b)
+									    : status;
+		}
 		if (b->config->verbose)
 			say("the guest %s; starting again",
 			    end == VM_RESET ? "resets" : "ended in a triple fault");
@@ -446,7 +485,10 @@ static int board_start(struct board *b)
 		say("cannot make the console: %s", strerror(errno));
 		return STATUS_DEVICE;
 	}
-	terminal_raw();
+	if (b->config->console_is_apart)
+		console_detach(b->console, b->config->verbose ? STDERR_FILENO : -1);
+	else
+		terminal_raw();
 	status = board_loop(b);
 	terminal_restore();
 	console_destroy(b->console);
@@ -483,7 +525,8 @@ int board_run(const struct vmm_config *config)
 		goto out;
 	}
 	if (devices_create(&b->devices, config->devices, &b->ram,
-			   (struct pci_host){ irq_set, msi_send, b }, &why) < 0) {
+			   (struct pci_host){ irq_set, msi_send, b },
+			   (struct devices_ops){ command_told, ports_failed, b }, &why) < 0) {
 		say("%s", why.text);
 		goto out_kernel;
 	}

@@ -18,10 +18,22 @@ struct disk_config {
 	bool read_only;
 };
 
+#define VMM_MAX_SHARES 8u
+#define VMM_TAG_MAX    36u
+
+struct share_config {
+	char path[4096];
+	char tag[VMM_TAG_MAX + 1];
+	bool read_only;
+};
+
 /* What is on the PCI bus. */
 struct vmm_devices {
 	struct disk_config disks[VMM_MAX_DISKS];
 	unsigned disk_count;
+	struct share_config shares[VMM_MAX_SHARES];
+	unsigned share_count;
+	bool has_ports; /* stdin, stdout, stderr and the status of a command */
 };
 
 struct vmm_config {
@@ -36,6 +48,8 @@ struct vmm_config {
 	const char *flat;   /* image for real mode, NULL: boot a kernel */
 	u32 flat_address;
 	const struct vmm_devices *devices;
+	bool is_command; /* the guest runs one program, and its status is ours */
+	bool console_is_apart; /* stdin and stdout are the program's: the console goes to stderr if verbose */
 	bool no_reboot, json, verbose;
 };
 

@@ -42,6 +42,7 @@ struct console {
 	bool input_open;
 	bool escaped;
 	bool output_broken;
+	int output_fd;
 	s64 due_ms; /* when the batch is to be written; 0: nothing waits */
 
 	pthread_mutex_t lock; /* the buffer */
@@ -82,6 +83,7 @@ struct console *console_create(const struct console_ops *ops, void *owner)
 	c->ops = ops;
 	c->owner = owner;
 	c->input_open = true;
+	c->output_fd = STDOUT_FILENO;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->space, NULL);
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -106,6 +108,13 @@ void console_destroy(struct console *c)
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 	errno = err;
+}
+
+void console_detach(struct console *c, int fd)
+{
+	c->input_open = false;
+	c->output_fd = fd;
+	c->output_broken = fd < 0;
 }
 
 static void wake(struct console *c)
@@ -135,10 +144,10 @@ void console_write(struct console *c, u8 byte)
 	bool first;
 
 	pthread_mutex_lock(&c->lock);
-	while (c->count == BUFFER && !atomic_load(&c->stopped))
+	while (c->count == BUFFER && !atomic_load(&c->stopped) && c->output_fd >= 0)
 		pthread_cond_wait(&c->space, &c->lock);
-	first = c->count == 0;
-	if (c->count < BUFFER)
+	first = c->count == 0 && c->output_fd >= 0;
+	if (c->count < BUFFER && c->output_fd >= 0)
 		c->buffer[(c->at + c->count++) % BUFFER] = byte;
 	pthread_mutex_unlock(&c->lock);
 	if (first)
@@ -165,7 +174,7 @@ static void output_some(struct console *c)
 	if (n > BUFFER - c->at)
 		n = BUFFER - c->at;
 	pthread_mutex_unlock(&c->lock);
-	done = c->output_broken ? (ssize_t)n : write(STDOUT_FILENO, c->buffer + c->at, n);
+	done = c->output_broken ? (ssize_t)n : write(c->output_fd, c->buffer + c->at, n);
 	if (done < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	if (done < 0) {
@@ -277,7 +286,7 @@ static void loop_once(struct console *c)
 		const s64 left = c->due_ms - now_ms();
 
 		if (left <= 0)
-			fds[AT_OUTPUT].fd = STDOUT_FILENO;
+			fds[AT_OUTPUT].fd = c->output_fd;
 		else
 			timeout = (int)left;
 	}
@@ -297,7 +306,7 @@ static void loop_once(struct console *c)
 static void drain(struct console *c)
 {
 	const s64 until = now_ms() + DRAIN_MS;
-	struct pollfd out = { STDOUT_FILENO, POLLOUT, 0 };
+	struct pollfd out = { c->output_fd, POLLOUT, 0 };
 
 	while (pending(c) && !c->output_broken && now_ms() < until)
 		if (poll(&out, 1, 100) > 0)

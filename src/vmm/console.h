@@ -21,6 +21,9 @@ struct console_ops {
 struct console *console_create(const struct console_ops *ops, void *owner);
 void console_destroy(struct console *c);
 
+/* Before it runs: no input, and output to @fd, or nowhere (-1). */
+void console_detach(struct console *c, int fd);
+
 /* From a vCPU: waits only while the buffer is full and the console runs. */
 void console_write(struct console *c, u8 byte);
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm/virtio/rng.h"
 
@@ -50,8 +51,37 @@ static int disk_add(struct devices *d, unsigned i, const struct disk_config *con
 	return 0;
 }
 
+static int share_add(struct devices *d, unsigned i, const struct share_config *config,
+		     const struct ram *ram, struct why *why)
+{
+	int r = fs_create(&d->shares[i], config->path, config->tag, config->read_only, &d->pci,
+			  &d->loop, ram, why);
+
+	if (r == 0)
+		add(d, fs_device(d->shares[i]));
+	return r;
+}
+
+static int ports_add(struct devices *d, const struct devices_ops *ops, const struct ram *ram,
+		     struct why *why)
+{
+	const struct port_end ends[] = {
+		{ "anykvm.stdin", STDIN_FILENO, -1, NULL, NULL },
+		{ "anykvm.stdout", -1, STDOUT_FILENO, NULL, NULL },
+		{ "anykvm.stderr", -1, STDERR_FILENO, NULL, NULL },
+		{ "anykvm.status", -1, -1, ops->status, ops->owner },
+	};
+	int r = ports_create(&d->ports, ends, ARRAY_SIZE(ends),
+			     (struct ports_ops){ ops->failed, ops->owner }, &d->pci, &d->loop, ram);
+
+	if (r < 0)
+		return failed(r, "virtio-console", why);
+	add(d, ports_device(d->ports));
+	return 0;
+}
+
 int devices_create(struct devices *d, const struct vmm_devices *wanted, const struct ram *ram,
-		   struct pci_host host, struct why *why)
+		   struct pci_host host, struct devices_ops ops, struct why *why)
 {
 	int r = loop_init(&d->loop);
 
@@ -62,6 +92,10 @@ int devices_create(struct devices *d, const struct vmm_devices *wanted, const st
 	r = rng_add(d, ram, why);
 	for (unsigned i = 0; i < wanted->disk_count && r == 0; i++)
 		r = disk_add(d, i, &wanted->disks[i], ram, why);
+	for (unsigned i = 0; i < wanted->share_count && r == 0; i++)
+		r = share_add(d, i, &wanted->shares[i], ram, why);
+	if (r == 0 && wanted->has_ports)
+		r = ports_add(d, &ops, ram, why);
 	if (r == 0)
 		pci_assign(&d->pci);
 	else
@@ -76,6 +110,11 @@ void devices_destroy(struct devices *d)
 	for (unsigned i = 0; i < VMM_MAX_DISKS; i++)
 		if (d->disks[i])
 			blk_destroy(d->disks[i]);
+	for (unsigned i = 0; i < VMM_MAX_SHARES; i++)
+		if (d->shares[i])
+			fs_destroy(d->shares[i]);
+	if (d->ports)
+		ports_destroy(d->ports);
 	if (d->rng)
 		virtio_destroy(d->rng);
 	free(d->rng);

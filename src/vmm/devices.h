@@ -5,12 +5,23 @@
 
 #include "vmm/config.h"
 #include "vmm/virtio/blk.h"
+#include "vmm/virtio/fs.h"
+#include "vmm/virtio/ports.h"
+
+/* Called by the device thread. */
+struct devices_ops {
+	void (*status)(void *owner, const u8 *text, size_t n); /* what a command's end is told by */
+	void (*failed)(void *owner, int err); /* stdout or stderr cannot be written */
+	void *owner;
+};
 
 struct devices {
 	struct pci_bus pci;
 	struct loop loop;
 	struct virtio_device *rng;
 	struct blk *disks[VMM_MAX_DISKS];
+	struct fs *shares[VMM_MAX_SHARES];
+	struct ports *ports;
 	struct virtio_device *all[PCI_SLOTS]; /* in the order of their slots */
 	unsigned count;
 	bool is_created;
@@ -18,7 +29,7 @@ struct devices {
 
 /* Everything that can be wrong on the host is told here. 0, or -errno with the reason. */
 int devices_create(struct devices *d, const struct vmm_devices *wanted, const struct ram *ram,
-		   struct pci_host host, struct why *why);
+		   struct pci_host host, struct devices_ops ops, struct why *why);
 void devices_destroy(struct devices *d); /* also one that was never created */
 
 int devices_start(struct devices *d); /* memory is there; 0 or -errno */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The initramfs of 'anykvm run' without --initrd: busybox, and an /init that is a shell or a demo. */
+/* The initramfs of 'anykvm run' without --initrd: busybox, and an /init that is a shell, a demo or one command. */
 #include "vmm/initramfs.h"
 
 #include <errno.h>
@@ -19,11 +19,13 @@
 /* The proc file system is there before the first line, so that it can say when. */
 static const char init_start[] = "#!/bin/sh\n"
 				 "export PATH=/bin HOME=/root TERM=${TERM:-linux}\n"
-				 "mount -t proc proc /proc\n"
-				 "read up idle < /proc/uptime\n"
-				 "echo \"" INITRAMFS_MARKER " after $up s of guest time\"\n"
-				 "mount -t sysfs sysfs /sys\n"
-				 "mount -t devtmpfs devtmpfs /dev\n";
+				 "mount -t proc proc /proc\n";
+
+static const char init_marker[] = "read up idle < /proc/uptime\n"
+				  "echo \"" INITRAMFS_MARKER " after $up s of guest time\"\n";
+
+static const char init_mounts[] = "mount -t sysfs sysfs /sys\n"
+				  "mount -t devtmpfs devtmpfs /dev\n";
 
 static const char init_demo[] =
 	"uname -a\n"
@@ -44,6 +46,39 @@ static const char init_shell[] =
 	"cd /root\n"
 	"setsid cttyhack sh -l\n"
 	"poweroff -f\n";
+
+/* The host's files below, a layer of memory above; what belongs to a running system is the guest's own. */
+static const char init_root[] =
+	"mkdir /lower /over /new\n"
+	"mount -t virtiofs -o ro " INITRAMFS_ROOT_TAG " /lower\n"
+	"mount -t tmpfs tmpfs /over\n"
+	"mkdir /over/upper /over/work\n"
+	"mount -t overlay -o lowerdir=/lower,upperdir=/over/upper,workdir=/over/work overlay /new\n"
+	"mount -t proc proc /new/proc\n"
+	"mount -t sysfs sysfs /new/sys\n"
+	"mount -t devtmpfs devtmpfs /new/dev\n"
+	"mkdir -p /new/dev/pts /new/dev/shm\n"
+	"mount -t devpts -o mode=620,ptmxmode=666 devpts /new/dev/pts\n"
+	"mount -t tmpfs -o mode=1777 tmpfs /new/dev/shm\n"
+	"ln -sf /proc/self/fd /new/dev/fd\n"
+	"ln -sf /proc/self/fd/0 /new/dev/stdin\n"
+	"ln -sf /proc/self/fd/1 /new/dev/stdout\n"
+	"ln -sf /proc/self/fd/2 /new/dev/stderr\n"
+	"mount -t tmpfs -o mode=755 tmpfs /new/run\n"
+	"mkdir /new/run/anykvm\n"
+	"cat /command > /new/run/anykvm/command\n"
+	"ifconfig lo up\n";
+
+/* The driver makes the ports one after the other; the number of the device in their names is any. */
+static const char init_ports[] = "n=0\n"
+				 "while [ $n -lt 500 ] && ! ls /dev/vport*p3 >/dev/null 2>&1; do "
+				 "sleep 0.02; n=$((n + 1)); done\n"
+				 "ports=$(echo /dev/vport*p3)\n"
+				 "ports=${ports%3}\n";
+
+static const char init_status[] = "echo $? > ${ports}3\n"
+				  "sync\n"
+				  "poweroff -f\n";
 
 /* What the demo and a first look need; the shell adds the rest. */
 static const char *const applets[] = {
@@ -67,14 +102,60 @@ static const struct node {
 	{ "dev/ttyS0", 4, 64 },
 };
 
+/* A path of the host as a word for the shell. */
+static void word_write(FILE *f, const char *before, const char *text)
+{
+	fprintf(f, "'%s", before);
+	for (; *text; text++) {
+		if (*text == '\'')
+			fputs("'\\''", f);
+		else
+			fputc(*text, f);
+	}
+	fputc('\'', f);
+}
+
+static void command_write(const struct initramfs_command *c, FILE *f)
+{
+	fputs(init_root, f);
+	if (strcmp(c->folder, "/") != 0) {
+		fputs("mkdir -p ", f);
+		word_write(f, "/new", c->folder);
+		fputs("\nmount -t virtiofs " INITRAMFS_FOLDER_TAG " ", f);
+		word_write(f, "/new", c->folder);
+		fputc('\n', f);
+	}
+	fputs(init_ports, f);
+	if (c->is_terminal)
+		fputs("setsid cttyhack ", f);
+	fputs("chroot /new ", f);
+	if (c->uid || c->gid)
+		fprintf(f, "/usr/sbin/chroot --userspec=%u:%u --groups=%u / ", c->uid, c->gid,
+			c->gid);
+	fputs("/bin/sh /run/anykvm/command", f);
+	if (!c->is_terminal)
+		fputs(" < ${ports}0 > ${ports}1 2> ${ports}2", f);
+	fputc('\n', f);
+	fputs(init_status, f);
+}
+
 static void script_write(const struct initramfs_request *request, FILE *f)
 {
 	fputs(init_start, f);
+	if (!request->command)
+		fputs(init_marker, f);
+	fputs(init_mounts, f);
 	for (unsigned i = 0; request->modules && i < request->modules->count; i++)
 		fprintf(f, "insmod /modules/%s\n", request->modules->list[i].place->file);
-	if (request->shell && request->rows)
+	for (unsigned i = 0; i < request->tag_count; i++)
+		fprintf(f, "mkdir /mnt/%s && mount -t virtiofs %s /mnt/%s\n", request->tags[i],
+			request->tags[i], request->tags[i]);
+	if ((request->shell || request->command) && request->rows)
 		fprintf(f, "stty rows %u columns %u\n", request->rows, request->columns);
-	fputs(request->shell ? init_shell : init_demo, f);
+	if (request->command)
+		command_write(request->command, f);
+	else
+		fputs(request->shell ? init_shell : init_demo, f);
 }
 
 static void init_add(struct cpio *c, const struct initramfs_request *request)
@@ -125,6 +206,9 @@ int initramfs_make(struct cpio *out, const struct initramfs_request *request, st
 		cpio_add_link(out, path, "busybox");
 	}
 	modules_store(out, request->modules);
+	if (request->command)
+		cpio_add(out, "command", S_IFREG | 0755, request->command->script,
+			 strlen(request->command->script));
 	init_add(out, request);
 	blob_free(&busybox);
 	r = cpio_finish(out);

@@ -25,6 +25,7 @@ enum exit_status {
 	STATUS_UNEXPECTED = 67, /* an exit that this board does not know */
 	STATUS_CRASHED = 68,	/* the guest reported that it crashed */
 	STATUS_OUTPUT = 69,	/* the console cannot be written */
+	STATUS_NO_COMMAND = 70, /* the guest ended without the status of the command */
 	STATUS_NOT_RUN = 126,	/* exec: the program cannot be run */
 	STATUS_NOT_FOUND = 127, /* exec: there is no such program */
 	STATUS_SIGNAL = 128,	/* + number of the signal */

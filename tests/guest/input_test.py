@@ -84,6 +84,12 @@ def main():
         for words, word in ((",", "--disk"), ("x,rw", "rw"), ("x,format=vmdk", "vmdk"), ("x,format", "format"),
                             ("x,ro=1", "ro"), ("x,serial=" + "s" * 21, "20")):
             add(f"a disk '{words}'", word, "run", "--disk", words)
+        for words, word in (("", "--share"), ("=", "begins"), (".=a b", "tag"), (".=../x", "tag"), (".,rw", "rw"),
+                            (".=" + "t" * 37, "tag")):
+            add(f"a share '{words}'", word if words != "=" else "tag", "run", "--share", words)
+        add("a tag twice", "twice", "run", "--share", ".=a", "--share", ".=a")
+        add("a command that is none", "nothing follows", "run", "--")
+        add("a command in a flat image", "--flat", "run", "--flat", f"{flat}@0x7c00", "--", "true")
         add("nine disks", "8 disks", "run", *["--disk=x"] * 9)
         kernel = initrd.kernel(anykvm)
         if kernel:
@@ -97,6 +103,10 @@ def main():
                                       "no qcow2"),
                                      ("truncated qcow2", qcow2 + ",format=qcow2", "qcow2")):
                 add(f"a disk image that is {name}", word, "run", "--kernel", kernel, "--disk", disk)
+            add("a shared folder that is missing", "nosuchfile", "run", "--kernel", kernel, "--share",
+                os.path.join(folder, "nosuchfile"))
+            add("a shared folder that is a file", "raw.img", "run", "--kernel", kernel, "--share",
+                os.path.join(folder, "raw.img"))
             add("an image used twice", "in use", "run", "--kernel", kernel, *["--disk",
                 os.path.join(folder, "raw.img")] * 2)
             big = os.path.join(folder, "big")

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define FIELDS_MAX 128
+#define FIELDS_MAX 160
 
 size_t device_state_size(const struct device *d)
 {

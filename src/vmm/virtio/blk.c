@@ -24,6 +24,7 @@
 #define SEGMENTS_MAX (CHAIN_MAX - 2)
 #define ZERO_SECTORS 0x400000u /* of one discard or write-zeroes request: 2 GiB */
 #define RANGES_MAX   16u
+#define RETRY_MS     5
 
 struct request {
 	struct chain chain;
@@ -116,6 +117,14 @@ static void ring_reap(struct blk *b)
 		b->in_flight--;
 		request_finish(b, r, result == wanted ? 0 : transfer(b, r), data_written(r));
 	}
+}
+
+/* A submission may end early, at a request that fails: the rest is submitted again. */
+static void ring_push(struct blk *b)
+{
+	while (b->has_ring && io_uring_sq_ready(&b->ring))
+		if (io_uring_submit(&b->ring) <= 0)
+			break; /* no room now: ring_prepare() sees to it */
 }
 
 /* Wait until the host has let go of the guest's memory. */
@@ -250,8 +259,7 @@ static void queue_ready(struct virtio_device *d, unsigned queue)
 			break;
 		}
 	}
-	if (b->in_flight)
-		io_uring_submit(&b->ring);
+	ring_push(b);
 	virtio_interrupt(d, queue);
 }
 
@@ -265,6 +273,8 @@ static void ring_prepare(void *owner, struct loop *loop)
 	struct blk *b = owner;
 
 	loop_watch(loop, b->ring_fd, POLLIN);
+	if (io_uring_sq_ready(&b->ring))
+		loop_timeout(loop, RETRY_MS);
 }
 
 static void ring_dispatch(void *owner, struct loop *loop)
@@ -272,9 +282,12 @@ static void ring_dispatch(void *owner, struct loop *loop)
 	struct blk *b = owner;
 	u64 count;
 
-	if (!loop_came(loop, b->ring_fd) || read(b->ring_fd, &count, sizeof(count)) < 0)
+	if (!loop_came(loop, b->ring_fd) && !io_uring_sq_ready(&b->ring))
+		return;
+	if (loop_came(loop, b->ring_fd) && read(b->ring_fd, &count, sizeof(count)) < 0)
 		return;
 	pthread_mutex_lock(&b->virtio.lock);
+	ring_push(b);
 	ring_reap(b);
 	virtio_interrupt(&b->virtio, QUEUE);
 	pthread_mutex_unlock(&b->virtio.lock);

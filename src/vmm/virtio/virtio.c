@@ -225,6 +225,10 @@ static const struct device_field virtio_fields[] = {
 	QUEUE_FIELDS(3),
 	QUEUE_FIELDS(4),
 	QUEUE_FIELDS(5),
+	QUEUE_FIELDS(6),
+	QUEUE_FIELDS(7),
+	QUEUE_FIELDS(8),
+	QUEUE_FIELDS(9),
 	DEVICE_FIELD(struct virtio_device, isr),
 };
 

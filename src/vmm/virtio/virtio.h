@@ -15,7 +15,7 @@
 #include "vmm/pci/pci.h"
 #include "vmm/virtio/queue.h"
 
-#define VIRTIO_QUEUES_MAX 6u
+#define VIRTIO_QUEUES_MAX 10u
 
 struct virtio_device;
 
