@@ -183,9 +183,13 @@ int device_modules(struct modules *modules, const struct vmm_devices *d, const c
 		const char *module;
 		bool is_wanted;
 	} wishes[] = {
-		{ "virtio_pci", true },		 { "virtio_rng", true },
-		{ "virtio_blk", d->disk_count }, { "virtiofs", d->share_count },
-		{ "overlay", d->has_ports },	 { "virtio_console", d->has_ports },
+		{ "virtio_pci", true },
+		{ "virtio_rng", true },
+		{ "pvpanic_pci", true },
+		{ "virtio_blk", d->disk_count },
+		{ "virtiofs", d->share_count },
+		{ "overlay", d->has_ports },
+		{ "virtio_console", d->has_ports },
 	};
 	int r = 0;
 

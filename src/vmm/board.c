@@ -171,6 +171,13 @@ static void command_told(void *owner, const u8 *text, size_t n)
 	b->command_status_size += n;
 }
 
+static void panicked(void *owner)
+{
+	struct board *b = owner;
+
+	ending_set(&b->ending, VM_PANIC);
+}
+
 static void ports_failed(void *owner, int err)
 {
 	if (err == EPIPE)
@@ -526,7 +533,8 @@ int board_run(const struct vmm_config *config)
 	}
 	if (devices_create(&b->devices, config->devices, &b->ram,
 			   (struct pci_host){ irq_set, msi_send, b },
-			   (struct devices_ops){ command_told, ports_failed, b }, &why) < 0) {
+			   (struct devices_ops){ command_told, ports_failed, panicked, b },
+			   &why) < 0) {
 		say("%s", why.text);
 		goto out_kernel;
 	}

@@ -90,6 +90,8 @@ int devices_create(struct devices *d, const struct vmm_devices *wanted, const st
 	pci_init(&d->pci, host);
 	d->is_created = true;
 	r = rng_add(d, ram, why);
+	if (r == 0 && pvpanic_init(&d->pvpanic, &d->pci, ops.panicked, ops.owner) < 0)
+		r = failed(-ENOSPC, "pvpanic", why);
 	for (unsigned i = 0; i < wanted->disk_count && r == 0; i++)
 		r = disk_add(d, i, &wanted->disks[i], ram, why);
 	for (unsigned i = 0; i < wanted->share_count && r == 0; i++)

@@ -4,6 +4,7 @@
 #define VMM_DEVICES_H
 
 #include "vmm/config.h"
+#include "vmm/pci/pvpanic.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/fs.h"
 #include "vmm/virtio/ports.h"
@@ -12,11 +13,13 @@
 struct devices_ops {
 	void (*status)(void *owner, const u8 *text, size_t n); /* what a command's end is told by */
 	void (*failed)(void *owner, int err); /* stdout or stderr cannot be written */
+	void (*panicked)(void *owner);	      /* a vCPU's thread */
 	void *owner;
 };
 
 struct devices {
 	struct pci_bus pci;
+	struct pvpanic pvpanic;
 	struct loop loop;
 	struct virtio_device *rng;
 	struct blk *disks[VMM_MAX_DISKS];

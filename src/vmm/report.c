@@ -18,6 +18,7 @@ static const struct end_row {
 	[VM_QUIT] = { "quit", STATUS_OK },
 	[VM_RESET] = { "reset", STATUS_RESET },
 	[VM_TRIPLE_FAULT] = { "triple-fault", STATUS_TRIPLE_FAULT },
+	[VM_PANIC] = { "panic", STATUS_PANIC },
 	[VM_SIGNAL] = { "signal", STATUS_SIGNAL },
 	[VM_FAILED] = { "failed", STATUS_INTERNAL },
 };
@@ -106,6 +107,8 @@ int report_finish(const struct report *r, const struct vmm_config *config, const
 		say("%s", e->why.text);
 	else if (end == VM_TRIPLE_FAULT)
 		say("the guest ended in a triple fault");
+	else if (end == VM_PANIC)
+		say("the guest's kernel panicked");
 	else if (end == VM_SIGNAL)
 		say("ended by signal %d (%s)", signal, strsignal(signal));
 	if (config->verbose)

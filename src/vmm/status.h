@@ -9,6 +9,7 @@ enum vm_end {
 	VM_QUIT, /* Ctrl-A x */
 	VM_RESET,
 	VM_TRIPLE_FAULT,
+	VM_PANIC, /* the guest's kernel has told it */
 	VM_SIGNAL,
 	VM_FAILED, /* the status and the line are with the vCPU */
 };
@@ -19,6 +20,7 @@ enum exit_status {
 	STATUS_PREFLIGHT = 3, /* something needed is missing, or a program cannot be entered */
 	STATUS_RESET = 32,
 	STATUS_TRIPLE_FAULT = 33,
+	STATUS_PANIC = 34,
 	STATUS_INTERNAL = 64,	/* KVM_EXIT_INTERNAL_ERROR, or an error of KVM_RUN */
 	STATUS_DEVICE = 65,	/* the KVM device cannot be opened or refuses a request */
 	STATUS_ENTRY = 66,	/* KVM_EXIT_FAIL_ENTRY */

@@ -163,6 +163,14 @@ def test_end(run, folder):
     return None if status == 70 and len(err.splitlines()) == 1 else f"status {status}, {err!r}"
 
 
+def test_panic(run, folder):
+    """A panic of the guest's kernel ends the machine with its own status."""
+    if os.geteuid():
+        raise guestlib.Skip("only root may crash the guest")
+    status, _, err = shell(run, "echo c > /proc/sysrq-trigger; sleep 60", folder)
+    return None if status == 34 and b"panicked" in err else f"status {status}, {err!r}"
+
+
 def main():
     anykvm, form = sys.argv[1:3]
     if not os.path.exists("/bin/busybox") and not os.path.exists("/usr/bin/busybox"):
@@ -173,7 +181,7 @@ def main():
         return 0
     tests = []
     for test in (test_streams, test_words, test_no_command, test_make, test_files, test_share, test_disk,
-                 test_host_errors, test_entropy, test_end):
+                 test_host_errors, test_entropy, test_end, test_panic):
         def one(test=test):
             # Not below /tmp of the guest, which is its own.
             with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
