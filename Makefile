@@ -69,6 +69,7 @@ bench:
 	@$(BUILD)/anykvm fetch >/dev/null
 	@$(MAKE) --no-print-directory $(BUILD)/bench/exits $(BUILD)/bench/dirty
 	@bench/boot.py $(BUILD)/anykvm
+	@bench/qemu.py $(BUILD)/anykvm
 	@$(BUILD)/bench/exits
 	@$(BUILD)/bench/dirty wp
 	@$(BUILD)/bench/dirty pml

@@ -21,7 +21,7 @@ NOBODY = 65534
 TIMEOUT = 100
 DISK = b"anykvm disk " * 43690
 BAD = ("Kernel panic", "BUG:", "Oops", "WARNING:", "general protection", "soft lockup", "anykvm:")
-OVMF = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/ovmf/OVMF.fd")
+OVMF = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE_4M.fd")
 
 INIT = b"""#!/bin/busybox sh
 b=/bin/busybox
@@ -59,9 +59,12 @@ def rows(disk):
         Row("q35, 2 CPUs, virtio disk", ["-M", "q35", "-cpu", "host"] + virtio, 2, long=False, show=found, modules=True),
         Row("pc, 4 CPUs, -cpu max", ["-M", "pc", "-cpu", "max"] + NONE, 4),
         Row("pc, -cpu qemu64, 2 CPUs", ["-M", "pc", "-cpu", "qemu64"] + NONE, 2),
+        Row("pc with all that it has by default", ["-M", "pc", "-cpu", "host"]),
+        Row("q35 with all that it has by default, 2 CPUs", ["-M", "q35", "-cpu", "max"], 2),
+        Row("OVMF on q35", ["-M", "q35", "-cpu", "host", "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" +
+                            next((f for f in OVMF if os.path.exists(f)), "none")] + NONE, firmware=OVMF),
         Row("pc without the kernel's interrupt controllers",
             ["-M", "pc,kernel-irqchip=off", "-cpu", "host"] + NONE),
-        Row("pc without them, 2 CPUs", ["-M", "pc,kernel-irqchip=off", "-cpu", "qemu64"] + NONE, 2),
         Row("pc, -sandbox on", ["-M", "pc", "-cpu", "host", "-sandbox",
                                 "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"] + NONE),
         Row("pc as an unprivileged user", ["-M", "pc", "-cpu", "host"] + NONE, user=True),

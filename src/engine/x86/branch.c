@@ -7,6 +7,7 @@ void tr_helper(struct tr *t, unsigned i)
 {
 	struct x86_insn *rec = tr_record(t, i);
 
+	t->window.valid = false; /* T0 is used up here, and the helper may lose tags */
 	if (t->flags == FLAGS_HOST)
 		emit_flags_save(&t->e, T0, GS_AFLAGS);
 	emit_mov_imm64(&t->e, T1, (u64)rec);
