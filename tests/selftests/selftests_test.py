@@ -33,6 +33,8 @@ KSFT_SKIP = 4
 SECONDS = 120
 SLOW = {  # more seconds
     "demand_paging_test": 300,
+    "dirty_log_perf_test": 300,
+    "dirty_log_test": 300,
     "hardware_disable_test": 600,
     "kvm_create_max_vcpus": 300,
     "kvm_page_table_test": 300,
@@ -55,8 +57,6 @@ SVM = "needs nested SVM"
 EXCEPTIONS = {
     "access_tracking_perf_test": "needs /sys/kernel/mm/page_idle",
     "amx_test": "needs AMX",
-    "dirty_log_perf_test": "dirty logging has tests of its own",
-    "dirty_log_test": "dirty logging has tests of its own",
     "evmcs_test": VMX,
     "hyperv_svm_test": SVM,
     "mmio_warning_test": "needs an Intel host whose KVM module says that it has no unrestricted guests",
