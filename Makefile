@@ -63,6 +63,17 @@ check-asan:
 soak: all
 	@tools/soak $(BUILD) --minutes $(T) --seed $(SEED)
 
+# The fuzz targets under libFuzzer, T minutes each; new inputs are kept in build-fuzz/corpus-NAME.
+fuzz:
+	@tools/deps build clang
+	@test -e build-fuzz/build.ninja || CC=clang meson setup build-fuzz \
+		-Dc_args=-fsanitize-coverage=inline-8bit-counters,pc-table
+	@for t in decode stream; do ninja -C build-fuzz --quiet tests/fuzz/libfuzzer-$$t && \
+		mkdir -p build-fuzz/corpus-$$t && \
+		build-fuzz/tests/fuzz/libfuzzer-$$t -handle_segv=0 -handle_bus=0 -handle_fpe=0 -handle_ill=0 \
+		-timeout=0 -max_len=256 -verbosity=0 -print_final_stats=1 -max_total_time=$$((60 * $(T))) \
+		-artifact_prefix=build-fuzz/ build-fuzz/corpus-$$t tests/fuzz/corpus/$$t || exit 1; done
+
 bench:
 	@tools/deps build run bench
 	@$(MAKE) --no-print-directory all
@@ -97,6 +108,6 @@ format:
 	@clang-format -i $$(git ls-files -co --exclude-standard '*.c' '*.h' | grep -v '^tests/style/bad/')
 
 clean:
-	@rm -rf $(BUILD) build-asan build-clang
+	@rm -rf $(BUILD) build-asan build-clang build-fuzz
 
-.PHONY: all deps run check check-build check-all check-clang check-asan soak bench install caveats abi-docs format clean
+.PHONY: all deps run check check-build check-all check-clang check-asan soak fuzz bench install caveats abi-docs format clean

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* One instruction in any mode, in a guest of both forms of the engine: set up, run, read back. */
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 
+#include "base/bulk.h"
 #include "cpu/x86/control.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
@@ -393,4 +397,107 @@ void machine_run(unsigned which, const struct cell *c, const struct world *in, s
 		return;
 	}
 	read_event(cpu, c, off / 16, out);
+}
+
+/* --- streams --- */
+
+#define STREAM_MS 20
+
+static u8 *clean;	 /* memory before any run */
+static u8 *left[GUESTS]; /* after the last run of each form */
+static u32 frame_at[GUESTS];
+
+static void stream_over(int sig)
+{
+	(void)sig;
+	for (unsigned i = 0; i < GUESTS; i++)
+		engine_kick(guests[i].v);
+}
+
+static void stream_watch(unsigned ms)
+{
+	struct itimerval t = { .it_value.tv_usec = 1000l * ms };
+	struct sigaction sa = { .sa_handler = stream_over, .sa_flags = SA_ONSTACK | SA_RESTART };
+
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &t, NULL);
+}
+
+static void stream_memory(void)
+{
+	if (clean)
+		return;
+	clean = malloc(RAM_SIZE);
+	memcpy(clean, ram, RAM_SIZE);
+	for (unsigned i = 0; i < GUESTS; i++)
+		left[i] = malloc(RAM_SIZE);
+}
+
+/* After an exit for a device the instruction is not complete: it is forgotten. */
+static void stream_forget(struct x86_cpu *cpu)
+{
+	cpu->replay = (struct x86_replay){ 0 };
+	cpu->exc = (struct x86_exception){ 0 };
+	bulk_zero(&cpu->event, sizeof(cpu->event));
+	cpu->space = 0;
+	cpu->flush.all = true;
+}
+
+/* Whether it wrote to its page tables: when that takes effect is the processor's choice. A and D do not count. */
+static bool tables_changed(void)
+{
+	for (u32 at = AT_PML5; at < AT_PD32 + PAGE_SIZE; at += 8) {
+		u64 a, b;
+
+		memcpy(&a, ram + at, 8);
+		memcpy(&b, clean + at, 8);
+		if ((a ^ b) & ~0x6000000060ull)
+			return true;
+	}
+	return false;
+}
+
+bool machine_stream(unsigned which, const struct cell *c, const u8 *code, unsigned n,
+		    const struct world *in, struct world *out)
+{
+	struct engine_vcpu *v = guests[which].v;
+	struct x86_cpu *cpu = engine_cpu(v);
+	enum engine_exit how;
+	u64 off;
+
+	stream_memory();
+	memcpy(ram, clean, RAM_SIZE);
+	memset(ram + AT_CODE, 0xcc, STREAM_MAX + 16);
+	memcpy(ram + AT_CODE, code, n);
+	stream_forget(cpu);
+	world_load(cpu, c, in);
+	memset(cpu->xsave, 0, sizeof(cpu->xsave));
+	cpu->xsave[0] = 0x7f; /* FCW, MXCSR: exceptions masked */
+	cpu->xsave[1] = 0x03;
+	cpu->xsave[24] = 0x80;
+	cpu->xsave[25] = 0x1f;
+	engine_state_changed(v);
+	stream_watch(STREAM_MS);
+	how = engine_run(v);
+	stream_watch(0);
+	if (how == ENGINE_KICKED || tables_changed())
+		return false;
+	memset(out, 0, sizeof(*out));
+	world_read(cpu, out);
+	off = cpu->rip - AT_TEXT;
+	frame_at[which] = cpu->gpr[RSP] & (RAM_SIZE - 1);
+	out->vector = 2000 + cpu->exit.reason;
+	if (cpu->exit.reason == X86_EXIT_HLT && off <= 16 * 255 + 1)
+		out->vector = off / 16 == VEC_BP ? -1 : (int)off / 16;
+	memcpy(left[which], ram, RAM_SIZE);
+	stream_forget(cpu);
+	return true;
+}
+
+bool machine_memory_differs(void)
+{
+	for (unsigned i = 0; i < GUESTS; i++)
+		if (frame_at[i] < RAM_SIZE - 64)
+			memset(left[i] + frame_at[i], 0, 64);
+	return memcmp(left[0], left[1], RAM_SIZE);
 }

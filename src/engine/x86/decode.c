@@ -616,7 +616,7 @@ static int decode_nothing(const u8 *bytes, unsigned n, struct decoded *out)
  * LOCK MOV CR0 is AMD's other name of MOV CR8, which Zydis does not know. Returns the place of the LOCK prefix,
  * or @n where this is something else.
  */
-static unsigned alt_cr8_lock(const u8 *bytes, unsigned n)
+static unsigned alt_cr8_lock(x86_mode_t mode, const u8 *bytes, unsigned n)
 {
 	static const u8 prefixes[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0 };
 	unsigned i = 0, lock = n;
@@ -624,7 +624,7 @@ static unsigned alt_cr8_lock(const u8 *bytes, unsigned n)
 	for (; i < n && memchr(prefixes, bytes[i], sizeof(prefixes)); i++)
 		if (bytes[i] == 0xf0)
 			lock = i;
-	if (i < n && (bytes[i] & 0xf0) == 0x40)
+	if (i < n && mode & MODE_64 && (bytes[i] & 0xf0) == 0x40)
 		i++;
 	return i + 2 < n && bytes[i] == 0x0f && (bytes[i + 1] & 0xfd) == 0x20 ? lock : n;
 }
@@ -648,7 +648,7 @@ int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsign
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
 		return n >= 15 ? -1 : -2;
 	if (!ZYAN_SUCCESS(status)) {
-		unsigned lock = alt_cr8_lock(bytes, n);
+		unsigned lock = alt_cr8_lock(mode, bytes, n);
 		u8 rest[15];
 
 		if (lock == n)

@@ -60,8 +60,8 @@ struct decoder; /* tables of the process: made once */
 void decode_init(void);
 
 /*
- * Decode @n bytes (1-15) for @mode (enum in cpu/x86/mode.h). Returns 0; -1: not an instruction
- * (out->insn.len is then 1 and cls CLS_UD); -2: more bytes are needed.
+ * Decode @n bytes (1-15) for @mode (enum in cpu/x86/mode.h). Returns 0; -1: not an instruction (cls is CLS_UD and
+ * out->insn has all bytes that were looked at); -2: more bytes are needed.
  * Uses vector registers: full context only.
  */
 int decode(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
