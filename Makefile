@@ -72,7 +72,7 @@ fuzz:
 		mkdir -p build-fuzz/corpus-$$t && \
 		build-fuzz/tests/fuzz/libfuzzer-$$t -handle_segv=0 -handle_bus=0 -handle_fpe=0 -handle_ill=0 \
 		-timeout=0 -max_len=256 -verbosity=0 -print_final_stats=1 -max_total_time=$$((60 * $(T))) \
-		-artifact_prefix=build-fuzz/ build-fuzz/corpus-$$t tests/fuzz/corpus/$$t || exit 1; done
+		-artifact_prefix=build-fuzz/ build-fuzz/corpus-$$t tests/fuzz/testdata/$$t || exit 1; done
 
 bench:
 	@tools/deps build run bench

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cmd/apt.h"
 #include "cmd/child.h"
 #include "vmm/modules.h"
 #include "vmm/say.h"
@@ -80,7 +81,7 @@ static bool is_file(const char *path)
 /* Names as Debian's policy allows them: no path, no option. */
 static int package_check(const char *package, struct why *why)
 {
-	const size_t n = strlen(package);
+	const size_t n = strcspn(package, ":");
 
 	if (n < 2 || n > 200 || !isalnum((unsigned char)package[0]) ||
 	    strspn(package, "abcdefghijklmnopqrstuvwxyz0123456789+.-") != n)
@@ -100,14 +101,20 @@ static int tool_missing(const char *tool, int err, struct why *why)
 }
 
 /* The package that a name such as linux-image-cloud-amd64 stands for; itself if it has the kernel. */
-static int package_resolve(const char *package, char real[256], struct why *why)
+static int package_resolve(const char *package, const char *cache, char real[256], struct why *why)
 {
-	const char *const argv[] = { "apt-cache", "depends", "--important", package, NULL };
+	struct apt apt;
+	const char *const words[] = { "depends", "--important", apt.name, NULL };
+	const char *argv[APT_ARGV];
 	static const char key[] = "Depends: linux-image-";
 	char output[OUTPUT_MAX];
 	const char *p;
-	int r = child_output(argv, NULL, false, output, sizeof(output));
+	int r = apt_prepare(&apt, package, cache, why);
 
+	if (r < 0)
+		return r;
+	apt_argv(&apt, "apt-cache", words, argv);
+	r = child_output(argv, NULL, false, output, sizeof(output));
 	if (r < 0)
 		return tool_missing("apt-cache", -r, why);
 	if (r > 0 || !output[0])
@@ -117,9 +124,11 @@ static int package_resolve(const char *package, char real[256], struct why *why)
 			       package);
 	p = strstr(output, key);
 	if (p)
-		sscanf(p + strlen("Depends: "), "%255[a-z0-9+.-]", real);
+		sscanf(p + strlen("Depends: "), "%240[a-z0-9+.-]", real);
 	else
-		snprintf(real, 256, "%s", package);
+		snprintf(real, 256, "%s", apt.name);
+	if (strchr(package, ':'))
+		strncat(real, strchr(package, ':'), 10);
 	return 0;
 }
 
@@ -140,14 +149,20 @@ static void error_line(const char *output, char *line, size_t room)
 	line[strcspn(line, "\n")] = 0;
 }
 
-static int package_download(const char *package, const char *folder, struct why *why)
+static int package_download(const char *package, const char *cache, const char *folder,
+			    struct why *why)
 {
 	/* In a folder of ours there is nothing to protect from apt: no second user, no warning. */
-	const char *const argv[] = { "apt-get",	 "-qq",	  "-o", "APT::Sandbox::User=root",
-				     "download", package, NULL };
+	struct apt apt;
+	const char *const words[] = { "-qq",	  "-o",	    "APT::Sandbox::User=root",
+				      "download", apt.name, NULL };
+	const char *argv[APT_ARGV];
 	char output[OUTPUT_MAX], line[200];
-	int r;
+	int r = apt_prepare(&apt, package, cache, why);
 
+	if (r < 0)
+		return r;
+	apt_argv(&apt, "apt-get", words, argv);
 	say("fetching %s by apt, once", package);
 	r = child_output(argv, folder, true, output, sizeof(output));
 	if (r < 0)
@@ -227,6 +242,7 @@ struct wish {
 	const char *folder;  /* in the package, of the file wanted */
 	const char *prefix;  /* of its name */
 	bool with_modules;   /* keep those of lib/modules too */
+	const char *name;    /* in the cache; NULL: its own */
 };
 
 /* TEMPORARY/lib/modules/VERSION/kernel becomes CACHE/modules/VERSION; a package without modules is none's fault. */
@@ -253,7 +269,7 @@ static int wish_take(const struct wish *w, const char *cache, const char *tempor
 		     char path[PATH_MAX], struct why *why)
 {
 	char deb[PATH_MAX], folder[PATH_MAX], found[PATH_MAX];
-	int r = package_download(w->package, temporary, why);
+	int r = package_download(w->package, cache, temporary, why);
 
 	if (r == 0 && file_find(temporary, "", ".deb", deb, why) < 0)
 		r = why_set(why, EIO, "apt fetched nothing for %s; try again", w->package);
@@ -269,7 +285,7 @@ static int wish_take(const struct wish *w, const char *cache, const char *tempor
 	if (r == 0 && w->with_modules)
 		modules_keep(cache, temporary, basename(found) + strlen(w->prefix));
 	if (r == 0)
-		r = join(path, cache, basename(found), why);
+		r = join(path, cache, w->name ? w->name : basename(found), why);
 	if (r == 0 && (chmod(found, 0755) < 0 || rename(found, path) < 0))
 		r = why_set(why, errno, "cannot write '%s': %s; make room in the cache folder",
 			    path, strerror(errno));
@@ -352,7 +368,7 @@ int cache_modules(const char *version, char path[PATH_MAX], struct why *why)
 int cache_kernel(const char *package, bool refresh, char path[PATH_MAX], struct why *why)
 {
 	char cache[PATH_MAX], named[PATH_MAX], real[256];
-	struct wish wish = { real, "./boot/vmlinuz-*", "boot", "vmlinuz-", true };
+	struct wish wish = { real, "./boot/vmlinuz-*", "boot", "vmlinuz-", true, NULL };
 	int r = package_check(package, why);
 
 	if (r == 0)
@@ -363,7 +379,7 @@ int cache_kernel(const char *package, bool refresh, char path[PATH_MAX], struct 
 		return r;
 	if (!refresh && is_file(named) && realpath(named, path) && has_modules(cache, path))
 		return 0;
-	r = package_resolve(package, real, why);
+	r = package_resolve(package, cache, real, why);
 	if (r == 0)
 		r = wish_fetch(&wish, cache, path, why);
 	/* The kernel is there and only its modules are not: it boots all the same. */
@@ -396,8 +412,8 @@ int cache_busybox(char path[PATH_MAX], struct why *why)
 {
 	static const char *const places[] = { "/bin/busybox", "/usr/bin/busybox" };
 	static const struct wish wishes[] = {
-		{ "busybox-static", "./bin/busybox", "bin", "busybox", false },
-		{ "busybox-static", "./usr/bin/busybox", "usr/bin", "busybox", false },
+		{ "busybox-static", "./bin/busybox", "bin", "busybox", false, NULL },
+		{ "busybox-static", "./usr/bin/busybox", "usr/bin", "busybox", false, NULL },
 	};
 	char cache[PATH_MAX];
 	int r;
@@ -416,4 +432,17 @@ int cache_busybox(char path[PATH_MAX], struct why *why)
 			break;
 	}
 	return r;
+}
+
+int cache_program(const char *package, char path[PATH_MAX], struct why *why)
+{
+	char cache[PATH_MAX];
+	const struct wish wish = { package, "./bin/busybox", "bin", "busybox", false, package };
+	int r = package_check(package, why);
+
+	if (r == 0)
+		r = cache_folder(cache, why);
+	if (r == 0)
+		r = join(path, cache, package, why);
+	return r < 0 || is_file(path) ? r : wish_fetch(&wish, cache, path, why);
 }

@@ -16,6 +16,9 @@
  */
 int cache_kernel(const char *package, bool refresh, char path[PATH_MAX], struct why *why);
 
+/* The program of busybox-static, or of busybox-static:ARCHITECTURE. 0 and the path, or -errno. */
+int cache_program(const char *package, char path[PATH_MAX], struct why *why);
+
 /* The folder with the modules of a kernel: in the cache, or the host's own. 0, or -ENOENT. */
 int cache_modules(const char *version, char path[PATH_MAX], struct why *why);
 

@@ -25,7 +25,11 @@ static int help(void)
 {
 	printf("usage: anykvm fetch [OPTIONS] [PACKAGE]\n\n"
 	       "Puts the kernel of a Debian package (default " CACHE_DEFAULT_KERNEL ")\n"
-	       "into ${XDG_CACHE_HOME:-~/.cache}/anykvm, and prints its path.\n\n");
+	       "into ${XDG_CACHE_HOME:-~/.cache}/anykvm, and prints its path. PACKAGE:ARCH takes "
+	       "one of\n"
+	       "another architecture, as linux-image-686-pae:i386, and leaves the machine's apt "
+	       "alone;\n"
+	       "busybox-static:ARCH gives its program.\n\n");
 	args_help(&fetch_table, stdout);
 	return STATUS_OK;
 }
@@ -41,7 +45,9 @@ int cmd_fetch(int argc, char **argv)
 	if (r == -ENOENT)
 		return help();
 	if (r >= 0)
-		r = cache_kernel(package, options.refresh, path, &why);
+		r = strncmp(package, "busybox-static", 14)
+			    ? cache_kernel(package, options.refresh, path, &why)
+			    : cache_program(package, path, &why);
 	if (r < 0) {
 		say("%s", why.text);
 		return STATUS_USAGE;

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/*
- * Fuzz target: a stream of instructions in any mode, the same on both forms of the engine. First byte: the mode; second: the
- * seed of the registers; then the code.
- */
+/* Fuzz target: a stream of instructions, the same on both forms. Bytes: the mode, the seed of the registers, the code. */
 #include <stdio.h>
 #include <string.h>
 

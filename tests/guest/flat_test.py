@@ -22,6 +22,7 @@ IMAGES = [
     ("triple", 33, b"", []),
     ("spin", None, b"s", []),
     ("smc", 0, b"bcdx", []),
+    ("sector", 0, b"rpqtbmu", []),
     ("long", 0, b"rfp", []),
     ("faults", None, b"s", []),
     ("mmio", 0, b"1", [("read", "0xd0000008", 8), ("write", "0xd0000010", 2), ("read", "0xd0000020", 4),
