@@ -14,6 +14,7 @@ struct engine_options {
 	enum engine_form form;
 	const char *cpu_mask; /* as for x86_host_probe(); NULL: none */
 	bool verbose;
+	bool beside;  /* stores beside code without a walk */
 	bool windows; /* one check for several accesses (x86/window.c) */
 };
 

@@ -52,6 +52,7 @@ static void start_over(struct engine_vcpu *v)
 {
 	cache_reset(&v->cache, v->engine->mem);
 	memset(v->rc_stub, 0, sizeof(v->rc_stub));
+	memset(v->beside, 0, sizeof(v->beside));
 	itlb_flush_all(v);
 	for (unsigned i = 0; i < IBTC_MODES; i++)
 		v->ibtcs[i].used = false;

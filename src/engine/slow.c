@@ -116,6 +116,20 @@ bool engine_misaligned(struct engine_vcpu *v, const struct x86_insn *insn)
 	return true;
 }
 
+/*
+ * A store beside code: the next ones need no walk, while this vCPU is the only one. Others would have to be told of code
+ * that they translate meanwhile; who becomes the second asks all to drop what they may write.
+ */
+static void beside_fill(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x86_xlate *xl)
+{
+	const struct code_page *p =
+		cache_page_find(&v->cache, cache_key(v->cpu.space, xl->gpa & PAGE_MASK));
+
+	if (p && p->live && v->engine->options.beside &&
+	    __atomic_load_n(&v->engine->nvcpus, __ATOMIC_RELAXED) == 1)
+		tlb_fill_beside(v, lin, host, xl, range_of(v, xl), p);
+}
+
 /* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
 static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
@@ -141,6 +155,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 		v->smc = false;
 		if (tag && insn->form == FORM_FAST)
 			tlb_fill(v, lin, host, write, &xl, range_of(v, &xl));
+		else if (write && insn->form == FORM_FAST)
+			beside_fill(v, lin, host, &xl);
 		return host;
 	}
 	if (st == X86_FAULT && (engine_misaligned(v, insn) || !insn->mask_kind)) {
@@ -172,6 +188,12 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 
 	v->stats.mem_slow++;
 	lin += insn->window;
+	if (insn->access & INSN_WRITE &&
+	    __atomic_load_n(&v->engine->nvcpus, __ATOMIC_RELAXED) == 1) {
+		host = tlb_beside(v, lin, insn->memsize);
+		if (host)
+			return host - insn->window;
+	}
 	set_rip(v, insn);
 	if (insn->access & INSN_WRITE && ring_stops(v))
 		return NULL;

@@ -112,6 +112,37 @@ void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const stru
 	}
 }
 
+static struct beside *beside_of(const struct engine_vcpu *v, u64 host_page)
+{
+	return (struct beside *)&v->beside[host_page >> PAGE_SHIFT & (BESIDE_SIZE - 1)];
+}
+
+void tlb_fill_beside(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x86_xlate *xl,
+		     u64 range, const struct code_page *code)
+{
+	u64 page = (u64)host & PAGE_MASK;
+
+	tlb_fill(v, lin, host, false, xl, range);
+	v->tlb[tlb_index(lin)].info |= TLB_BESIDE;
+	*beside_of(v, page) = (struct beside){ page, code };
+}
+
+u8 *tlb_beside(const struct engine_vcpu *v, gva_t lin, unsigned size)
+{
+	const struct tlb_entry *e = &v->tlb[tlb_index(lin)];
+	const struct beside *b = beside_of(v, e->page);
+	unsigned off = lin & (PAGE_SIZE - 1), first = off >> CHUNK_SHIFT,
+		 last = (off + size - 1) >> CHUNK_SHIFT;
+
+	if (e->tag_r != (lin & PAGE_MASK) || !(e->info & TLB_BESIDE) || b->page != e->page ||
+	    last >= CHUNKS)
+		return NULL;
+	/* A page without live code is to be forgotten: those stores are counted. */
+	if (!b->code->live || (b->code->map >> first & (BIT_ULL(last - first + 1) - 1)))
+		return NULL;
+	return (u8 *)e->page + off;
+}
+
 static void context_flush(struct tlb *t, bool global_too)
 {
 	u32 kept = 0;
@@ -245,8 +276,10 @@ static void page_fn(struct tlb *t, u64 arg)
 static void drop_fn(struct tlb *t, u64 arg)
 {
 	for (u32 k = 0; k < t->nfilled; k++)
-		if (!arg || t->e[t->filled[k]].page == arg)
+		if (!arg || t->e[t->filled[k]].page == arg) {
 			t->e[t->filled[k]].tag_w = tlb_no_tag(t->filled[k]);
+			t->e[t->filled[k]].info &= ~TLB_BESIDE;
+		}
 }
 
 void tlb_flush_all(struct engine_vcpu *v)

@@ -39,7 +39,9 @@ struct tlb_entry {	  /* 32 bytes: half a cache line */
 	4ull /* the page is the user's: in supervisor mode good only while AC is set */
 #define TLB_LARGE      8ull /* fragment of a guest page larger than 4 KiB: bits 4-5 say which */
 #define TLB_SPAN_SHIFT 4
-#define TLB_RANGE      (~0xfffull)
+#define TLB_BESIDE                                                                                 \
+	0x40ull /* may be written, but holds code of this vCPU: what the code map leaves free */
+#define TLB_RANGE (~0xfffull)
 
 struct lin_range {
 	gva_t lo, hi; /* empty: lo > hi */
@@ -228,6 +230,8 @@ struct requests {
 	struct written_range written[WRITTEN_MAX];
 };
 
+#define BESIDE_SIZE 64
+
 enum step_state { STEP_NONE, STEP_ARMED, STEP_RUNNING };
 
 struct engine_stats {
@@ -267,9 +271,13 @@ struct engine_vcpu {
 	struct x86_insn
 		again; /* asked a device in user space: runs first when engine_run() is called again */
 	bool has_again;
-	bool unshadow; /* a FORM_SINGLE block runs the instruction in a shadow */
-	bool unrf;     /* RF was set for the instruction that runs */
-	bool linking;  /* engine_link() wants the block, not just its code */
+	bool unshadow;	  /* a FORM_SINGLE block runs the instruction in a shadow */
+	bool unrf;	  /* RF was set for the instruction that runs */
+	bool linking;	  /* engine_link() wants the block, not just its code */
+	struct beside {	  /* code of the pages whose TLB entries say TLB_BESIDE */
+		u64 page; /* host address */
+		const struct code_page *code;
+	} beside[BESIDE_SIZE];
 	bool narrow;   /* the next block is to be one without windows */
 	bool single;   /* the next instruction runs as FORM_SINGLE */
 	bool gs_taken; /* a thread has %gs for it, where the kernel sets that */
@@ -384,6 +392,11 @@ void tlb_select(struct engine_vcpu *v); /* follow cpu.mode, CPL, AC */
 void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const struct x86_xlate *xl,
 	      u64 range);
 void rc_flush(struct engine_vcpu *v);
+/* As tlb_fill() for reading, and remember that stores are allowed which hit no code. */
+void tlb_fill_beside(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x86_xlate *xl,
+		     u64 range, const struct code_page *code);
+/* The host address for a store of @size bytes to a page with code, if that touches no chunk of it; else NULL. */
+u8 *tlb_beside(const struct engine_vcpu *v, gva_t lin, unsigned size);
 void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
 void tlb_flush_all(struct engine_vcpu *v);
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page);

@@ -65,6 +65,7 @@ static int system_start(void)
 	system_state.engine.verbose = o.counters;
 	system_state.collector = o.collector;
 	system_state.engine.windows = o.windows;
+	system_state.engine.beside = o.beside;
 	system_state.engine.cpu_mask = chosen.cpu_mask[0] ? chosen.cpu_mask : NULL;
 	dispatch_init();
 	return 0;

@@ -35,6 +35,11 @@ static void set_counters(struct options *o, const struct option_value *v)
 	o->counters = v->value;
 }
 
+static void set_beside(struct options *o, const struct option_value *v)
+{
+	o->beside = v->value;
+}
+
 static void set_dirty(struct options *o, const struct option_value *v)
 {
 	o->collector = v->value;
@@ -69,6 +74,7 @@ static const struct option options[] = {
 	{ "counters", switch_values, "on or off", set_counters },
 	{ "dirty", dirty_values, "wp or pml", set_dirty },
 	{ "windows", switch_values, "on or off", set_windows },
+	{ "beside", switch_values, "on or off", set_beside },
 };
 
 void options_default(struct options *o)
@@ -77,6 +83,7 @@ void options_default(struct options *o)
 	o->counters = false;
 	o->collector = DIRTY_WP;
 	o->windows = true;
+	o->beside = true;
 	o->cpu_mask[0] = 0;
 }
 
@@ -100,7 +107,8 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 		return -EINVAL;
 	}
 	snprintf(why, why_size,
-		 "option \"%s\" is not known; there are engine, cpu-mask, counters, windows and "
+		 "option \"%s\" is not known; there are engine, cpu-mask, counters, windows, "
+		 "beside and "
 		 "dirty",
 		 key);
 	return -EINVAL;
