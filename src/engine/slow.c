@@ -130,6 +130,21 @@ static void beside_fill(struct engine_vcpu *v, gva_t lin, u8 *host, const struct
 		tlb_fill_beside(v, lin, host, xl, range_of(v, xl), p);
 }
 
+/*
+ * Where a guest's MAXPHYADDR is below the host's, KVM has to emulate what uses the bits between, and its emulator
+ * knows neither x87 nor vectors: user space that has enabled KVM_CAP_EXIT_ON_EMULATION_FAILURE gets them.
+ */
+static bool emulator_lacks(struct engine_vcpu *v, const struct x86_insn *insn)
+{
+	struct x86_cpu *cpu = &v->cpu;
+
+	if (!insn->vector || cpu->exc.vector != VEC_PF || !(cpu->exc.error & PF_RSVD))
+		return false;
+	cpu->exit = (struct x86_exit){ .reason = X86_EXIT_INTERNAL };
+	v->reason = LEAVE_EXIT;
+	return true;
+}
+
 /* Linear address to host address for @insn's operand; NULL when the block cannot go on. */
 static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
@@ -159,6 +174,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 			beside_fill(v, lin, host, &xl);
 		return host;
 	}
+	if (st == X86_FAULT && unlikely(cpu->rsvd_exits) && emulator_lacks(v, insn))
+		return NULL;
 	if (st == X86_FAULT && (engine_misaligned(v, insn) || !insn->mask_kind)) {
 		fault(v);
 		return NULL;

@@ -85,7 +85,7 @@ struct vm {
 	u64 tsc_base;	/* host's TSC when the VM was made: the guest's starts there */
 	u64 tsc_offset; /* of vCPUs to be created, and of those whose TSC user space keeps in step */
 	bool exception_payload;
-	bool exit_on_emulation_failure; /* told only: such an instruction ends KVM_RUN anyway */
+	bool exit_on_emulation_failure;
 	bool triple_fault_event;
 	bool no_platform_info; /* KVM_CAP_MSR_PLATFORM_INFO was turned off */
 	u64 quirks_off;

@@ -328,7 +328,8 @@ struct x86_cpu {
 	bool mwait_no_fault;   /* MONITOR and MWAIT do nothing also where CPUID hides them */
 	bool mwait_by_msr;     /* CPUID shows MWAIT as MISC_ENABLE says */
 	u8 hypercall_modrm;    /* the native one of VMCALL and VMMCALL; 0: both are */
-	bool hypercall_fix;    /* the other one is rewritten by the first that runs it; else #UD */
+	bool rsvd_exits; /* x87 and vector instructions on addresses past MAXPHYADDR end KVM_RUN, see engine/slow.c */
+	bool hypercall_fix; /* the other one is rewritten by the first that runs it; else #UD */
 
 	struct x86_exception exc;
 	struct x86_exit exit;

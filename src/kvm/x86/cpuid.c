@@ -86,6 +86,7 @@ static long table_set(struct vcpu *v, const struct x86_cpuid_entry *e, unsigned 
 	if (v->lapic)
 		lapic_features(v->lapic, x86_cpuid_has(cpu, 1, 0, 2, FEATURE_X2APIC),
 			       x86_cpuid_has(cpu, 1, 0, 2, FEATURE_TSC_DEADLINE), cpu->phys_bits);
+	vcpu_choices(v);
 	vcpu_state_changed(v);
 	return 0;
 }

@@ -14,6 +14,7 @@ void vcpu_choices(struct vcpu *v)
 
 	cpu->msr_exits = vm->msr_filter || vm->msr_exit_mask;
 	cpu->no_platform_info = vm->no_platform_info;
+	cpu->rsvd_exits = vm->exit_on_emulation_failure && cpu->phys_bits < vm->sys->host.phys_bits;
 	cpu->mwait_no_fault = !(vm->quirks_off & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS);
 	cpu->mwait_by_msr = vm->quirks_off & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT;
 	cpu->hypercall_fix = !(vm->quirks_off & KVM_X86_QUIRK_FIX_HYPERCALL_INSN);
