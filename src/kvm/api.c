@@ -194,15 +194,26 @@ static long descriptor_call(int fd, unsigned long request, unsigned long arg)
 int anykvm_ioctl(int fd, unsigned long request, ...)
 {
 	unsigned long arg;
+	int type, ours;
 	va_list ap;
 	long r;
 
 	va_start(ap, request);
 	arg = va_arg(ap, unsigned long);
 	va_end(ap);
-	calling_enter();
-	r = descriptor_call(fd, request, arg);
-	calling_leave();
+	/*
+	 * A thread that asked to be cancelled at any point would leave locks, and a vCPU that is never out of guest
+	 * code: it is cancelled between two parts of its call. No signal comes for that, so KVM_RUN breaks off
+	 * now and then and begins again.
+	 */
+	do {
+		pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &type);
+		calling.cancellable = type == PTHREAD_CANCEL_ASYNCHRONOUS;
+		calling_enter();
+		r = descriptor_call(fd, request, arg);
+		calling_leave();
+		pthread_setcanceltype(type, &ours);
+	} while (unlikely(r == -ERESTART));
 	return r < 0 ? fail(r) : r;
 }
 

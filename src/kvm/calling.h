@@ -28,9 +28,10 @@ enum calling_way {
 
 struct calling {
 	unsigned depth;
-	bool mask_due;	   /* .saved is to be restored */
-	bool interrupted;  /* a signal came: KVM_RUN is to return EINTR */
-	u32 ways;	   /* enum calling_way, of this thread */
+	bool mask_due;	  /* .saved is to be restored */
+	bool interrupted; /* a signal came: KVM_RUN is to return EINTR */
+	bool cancellable; /* pthread_cancel() is to take effect at once: KVM_RUN looks for it, see api.c */
+	u32 ways;	  /* enum calling_way, of this thread */
 	struct vcpu *vcpu; /* in KVM_RUN */
 	sigset_t saved;
 };

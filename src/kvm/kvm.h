@@ -125,6 +125,8 @@ struct vcpu {
 	/* Written by other threads. */
 	bool sleeping;	  /* in futex wait: a kick must wake, see sleep.c */
 	bool in_guest;	  /* in engine_run() */
+	bool cancellable; /* the thread in KVM_RUN looks for its cancellation */
+	bool break_off;	  /* now */
 	bool unhalted;	  /* KVM_HC_KICK_CPU */
 	bool on_bus;	  /* reads vm->iobuses, own thread; see iobuses.h */
 	bool clock_stale; /* time page must be written before entry */

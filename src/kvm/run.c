@@ -61,10 +61,13 @@ static bool runnable(struct vcpu *v)
 /* A processor that never had INIT: the kernel waits for an event and asks to be called again. */
 static long run_uninitialized(struct vcpu *v)
 {
+	long r;
+
 	if (v->run->immediate_exit)
 		return -EINTR;
-	if (vcpu_sleep(v, init_or_sipi_came) < 0)
-		return interrupted_exit(v);
+	r = vcpu_sleep(v, init_or_sipi_came);
+	if (r < 0)
+		return r == -ERESTART ? r : interrupted_exit(v);
 	vcpu_accept_events(v);
 	return -EAGAIN;
 }
@@ -123,9 +126,14 @@ static long run_loop(struct vcpu *v)
 			return interrupted_exit(v);
 		vcpu_accept_events(v);
 		if (unlikely(v->mp_state != KVM_MP_STATE_RUNNABLE)) {
-			if (vcpu_sleep(v, runnable) < 0)
-				return interrupted_exit(v);
+			r = vcpu_sleep(v, runnable);
+			if (r < 0)
+				return r == -ERESTART ? r : interrupted_exit(v);
 			continue;
+		}
+		if (unlikely(__atomic_load_n(&v->break_off, __ATOMIC_ACQUIRE))) {
+			__atomic_store_n(&v->break_off, false, __ATOMIC_RELAXED);
+			return -ERESTART;
 		}
 		if (unlikely(hv_wants(v)) && !hv_serve(v))
 			return 0;
@@ -261,7 +269,9 @@ long vcpu_run(struct vcpu *v)
 	if (unlikely(v->sigmask_active))
 		calling_set_mask(&v->sigmask);
 	calling.vcpu = v;
+	v->cancellable = calling.cancellable;
 	r = run_checked(v);
+	v->cancellable = false;
 	calling.vcpu = NULL;
 	post_run(v);
 	return r;

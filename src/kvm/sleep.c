@@ -23,8 +23,9 @@ _Static_assert(offsetof(struct kvm_run, immediate_exit) < 4 &&
 		       offsetof(struct kvm_run, padding1) + DOORBELL < 4,
 	       "one word");
 
-#define SLEEP_NS      1000000000ull
-#define SLEEP_MASK_NS 10000000ull /* with KVM_SET_SIGNAL_MASK: pending signals are looked for */
+#define SLEEP_NS 1000000000ull
+#define SLEEP_MASK_NS                                                                              \
+	10000000ull /* pending signals of KVM_SET_SIGNAL_MASK, and cancellation, are looked for */
 
 static u32 *futex_word(struct vcpu *v)
 {
@@ -44,16 +45,20 @@ void vcpu_wake(struct vcpu *v)
 			NULL, 0);
 }
 
-/* 0 or -EINTR. */
+/* 0, -EINTR, or -ERESTART: the thread is to look for its cancellation. */
 static int futex_sleep(struct vcpu *v, u32 expected)
 {
-	u64 end = timer_now() + (v->sigmask_active ? SLEEP_MASK_NS : SLEEP_NS);
+	bool short_sleep = v->sigmask_active || v->cancellable;
+	u64 end = timer_now() + (short_sleep ? SLEEP_MASK_NS : SLEEP_NS);
 	struct timespec ts = { end / 1000000000, end % 1000000000 };
 
 	if (syscall(SYS_futex, futex_word(v), FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &ts,
-		    NULL, FUTEX_BITSET_MATCH_ANY) < 0 &&
-	    errno == EINTR)
-		return -EINTR;
+		    NULL, FUTEX_BITSET_MATCH_ANY) < 0) {
+		if (errno == EINTR)
+			return -EINTR;
+		if (errno == ETIMEDOUT && v->cancellable)
+			return -ERESTART;
+	}
 	return 0;
 }
 
@@ -74,10 +79,10 @@ long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v))
 		r = vcpu_interrupted(v);
 		if (r < 0)
 			break;
-		if (futex_sleep(v, word)) {
-			r = -EINTR;
+		r = futex_sleep(v, word);
+		if (r < 0)
 			break;
-		}
+		r = 1;
 	}
 	__atomic_store_n(&v->sleeping, false, __ATOMIC_SEQ_CST);
 	v->stats.blocking = 0;

@@ -25,6 +25,10 @@ static bool tick_look(struct vm *vm)
 		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
 			continue;
 		any = true;
+		if (unlikely(__atomic_load_n(&v->cancellable, __ATOMIC_RELAXED))) {
+			__atomic_store_n(&v->break_off, true, __ATOMIC_RELEASE);
+			engine_kick(v->engine);
+		}
 		if (v->sigmask_active || __atomic_load_n(&v->run->immediate_exit, __ATOMIC_RELAXED))
 			engine_kick(v->engine);
 	}

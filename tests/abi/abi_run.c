@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Cases of KVM_RUN: every exit that real-mode code of a few bytes can cause. */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include "abi.h"
 
@@ -348,6 +350,50 @@ static void irqchip_case(struct abi *a)
 	stop(a, &g);
 }
 
+struct canceled {
+	struct abi *a;
+	int vcpu;
+};
+
+static void *run_until_canceled(void *argument)
+{
+	struct canceled *c = argument;
+
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	for (;;)
+		IOCTL(c->a, c->vcpu, KVM_RUN, 0);
+	return NULL;
+}
+
+/* A thread that is cancelled in KVM_RUN, in guest code or halted, leaves the vCPU to others. */
+static void cancel_case(struct abi *a, const char *name, bool irqchip, const uint8_t *code)
+{
+	struct kvm_userspace_memory_region m = { 0 };
+	struct canceled c = { .a = a };
+	struct guest g;
+	void *how = NULL;
+	pthread_t thread;
+
+	start(a, &g, irqchip, code, 2);
+	c.vcpu = g.vcpu;
+	if (pthread_create(&thread, NULL, run_until_canceled, &c))
+		return;
+	usleep(20000);
+	pthread_cancel(thread);
+	pthread_join(thread, &how);
+	abi_case(a, name, 1, how == PTHREAD_CANCELED);
+	abi_case(a, "and its memory can be taken away", 0,
+		 IOCTL(a, g.vm, KVM_SET_USER_MEMORY_REGION, &m));
+	abi_case(a, "and its vCPU has a lock that is free", ABI_OK, rip(a, &g));
+	stop(a, &g);
+}
+
+static void cancel_cases(struct abi *a)
+{
+	cancel_case(a, "cancelled in guest code", false, CODE(0xeb, 0xfe));
+	cancel_case(a, "cancelled while halted", true, CODE(0xf4, 0x90));
+}
+
 void abi_run_cases(struct abi *a)
 {
 	hlt_case(a);
@@ -363,4 +409,5 @@ void abi_run_cases(struct abi *a)
 	sigmask_case(a);
 	sync_regs_case(a);
 	irqchip_case(a);
+	cancel_cases(a);
 }

@@ -85,9 +85,8 @@ EXCEPTIONS = {
 }
 # What is expected and not there yet; a row goes when its program passes.
 TODO = {
-    "hardware_disable_test": "too slow: 512 VMs in as many processes",
+    "hardware_disable_test": "512 VMs in as many processes take too long",
     "steal_time": "steal time",
-    "xapic_ipi_test": "a thread that is cancelled in KVM_RUN",
     "xen_shinfo_test": "Xen",
 }
 
