@@ -31,6 +31,8 @@ void engine_thread_prepare(void)
 		if (chain_is_sync(sig))
 			sigaddset(&set, sig);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	thread = syscall(
+		SYS_gettid); /* here, because a filter of system calls may come before KVM_RUN */
 }
 
 /* What our own signal carries, so that nobody else's is taken for it; one that programs and we leave unblocked. */
@@ -51,8 +53,6 @@ void signals_fetch(const struct engine_vcpu *v)
 void signals_enter(struct engine_vcpu *v)
 {
 	engine_thread_prepare();
-	if (unlikely(!thread))
-		thread = syscall(SYS_gettid);
 	__atomic_store_n(&v->thread, thread, __ATOMIC_RELAXED);
 	running = v;
 }
