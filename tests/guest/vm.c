@@ -128,6 +128,10 @@ void vm_set_cpuid(struct vm *vm)
 {
 	struct kvm_cpuid2 *c = cpuid_get(vm);
 
+	/* The kernel leaves this bit to user space. */
+	if (vm_ioctl(vm, vm->sys, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0)
+		for (unsigned i = 0; i < c->nent; i++)
+			c->entries[i].ecx |= c->entries[i].function == 1 ? 1u << 24 : 0;
 	must(vm, vm->vcpu, KVM_SET_CPUID2, c, "KVM_SET_CPUID2");
 	free(c);
 }
