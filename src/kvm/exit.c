@@ -81,6 +81,10 @@ static void hypercall_complete(struct vcpu *v)
 static long exit_hlt(struct vcpu *v)
 {
 	v->stats.halt_exits++;
+	if (!v->lapic && v->vm->hlt_in_guest) {
+		v->pv.halted = true;
+		return 1;
+	}
 	if (!v->lapic) {
 		v->run->exit_reason = KVM_EXIT_HLT;
 		return 0;

@@ -25,6 +25,7 @@ static void take_init(struct vcpu *v)
 	vcpu_replay_drop(v);
 	x86_reset(v->cpu, true);
 	lapic_reset(v->lapic, true);
+	v->pv.eoi_msr = 0;
 	v->mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
 	vcpu_state_changed(v);
 }

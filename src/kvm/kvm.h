@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "kvm/iobuses.h"
 #include "kvm/irqfds.h"
+#include "kvm/pv.h"
 #include "kvm/stats.h"
 #include "kvm/x86/hyperv.h"
 #include "mem/mem.h"
@@ -69,6 +70,7 @@ struct vm {
 	struct irqchip *irqchip; /* NULL: user space has the interrupt controllers */
 	bool split;		 /* KVM_CAP_SPLIT_IRQCHIP: irqchip has local APICs only */
 	struct i8254 *pit;
+	bool hlt_in_guest, pause_in_guest; /* KVM_CAP_X86_DISABLE_EXITS */
 	struct irqfds irqfds;
 	struct iobuses iobuses;
 	struct irq_options irq_options;
@@ -137,6 +139,8 @@ struct vcpu {
 	struct vcpu_stats stats; /* of the vCPU's own thread */
 	struct stats_file stats_file;
 
+	struct pv pv;
+	u32 halt_poll_ns; /* how long to look before sleeping, see sleep.c */
 	bool sipi_due;
 	u8 sipi_vector;
 	struct pvclock_vcpu clock;
@@ -205,6 +209,21 @@ long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v)); /* 1, or -EINTR *
 void vcpu_wake(struct vcpu *v);
 void vcpu_doorbell(struct vcpu *v); /* a wait that is about to begin does not */
 
+/* x86/pv.c: before and after guest code runs, before a sleep; MSRs 0 or 1 (#GP). */
+void pv_enter(struct vcpu *v);
+void pv_leave(struct vcpu *v);
+void pv_sleep(struct vcpu *v);
+int pv_wrmsr(struct vcpu *v, u32 index, u64 value);
+int pv_rdmsr(const struct vcpu *v, u32 index, u64 *value);
+void pv_destroy(struct vcpu *v);
+
+/* x86/vapic.c */
+void vapic_enter(struct vcpu *v);
+void vapic_leave(struct vcpu *v);
+void vapic_note_access(struct vcpu *v, gpa_t gpa, bool is_write);
+bool vcpu_late_exit(
+	struct vcpu *v); /* what an instruction left for user space to know: kvm_run is filled */
+
 /* tick.c */
 int vm_tick_init(struct vm *vm);
 void vm_tick_start(struct vm *vm);
@@ -214,6 +233,9 @@ void vcpu_accept_events(struct vcpu *v); /* INIT, SIPI, NMI from the APIC */
 bool vcpu_has_wakeup(struct vcpu *v);
 enum x86_status vcpu_inject(struct vcpu *v);
 bool vcpu_irq_window_open(const struct vcpu *v);
+
+/* x86/irqchip.c: KVM_CAP_SPLIT_IRQCHIP, under vm->lock */
+long irqchip_split(struct vm *vm, u64 pins);
 
 /* exit.c */
 long vcpu_exit(struct vcpu *v); /* cpu->exit to kvm_run: 0 to user space, 1 continue */
@@ -248,6 +270,7 @@ void vcpu_choices(struct vcpu *v); /* follow what was chosen for the VM */
 
 /* platform.c */
 extern const struct x86_platform vcpu_platform;
+bool vcpu_pv_has(const struct vcpu *v, unsigned feature); /* KVM_CPUID_FEATURES, when enforced */
 u64 vcpu_apic_base(const struct vcpu *v);
 int vcpu_apic_base_set(struct vcpu *v, u64 value, bool host); /* 0 or -1 */
 void vcpu_clock_write(struct vcpu *v);

@@ -28,7 +28,7 @@
 #define MSI_ID_SHIFT	     12
 #define ICR_MODE_VECTOR	     0x7ffu
 
-static bool pv_has(const struct vcpu *v, unsigned feature)
+bool vcpu_pv_has(const struct vcpu *v, unsigned feature)
 {
 	return !v->enforce_pv || x86_cpuid_has(v->cpu, KVM_CPUID_FEATURES, 0, 0, feature);
 }
@@ -36,7 +36,7 @@ static bool pv_has(const struct vcpu *v, unsigned feature)
 /* A change of priority or an EOI may have let another interrupt through. */
 static void look_for_irq(struct vcpu *v)
 {
-	if (lapic_pending(v->lapic))
+	if (lapic_pending(v->lapic) || lapic_eoi_due(v->lapic))
 		v->cpu->kick = 1;
 }
 
@@ -45,6 +45,7 @@ static int platform_mmio(void *owner, gpa_t gpa, void *data, unsigned size, bool
 	struct vcpu *v = owner;
 
 	if (v->lapic && !lapic_mmio(v->lapic, gpa, data, size, is_write)) {
+		vapic_note_access(v, gpa, is_write);
 		if (is_write)
 			look_for_irq(v);
 		return 0;
@@ -171,15 +172,15 @@ static int platform_wrmsr(void *owner, u32 index, u64 value)
 			lapic_deadline_set(v->lapic, lapic_deadline_get(v->lapic));
 		return 0;
 	case MSR_KVM_WALL_CLOCK:
-		return pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? wall_clock_set(v, value) : 1;
+		return vcpu_pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? wall_clock_set(v, value) : 1;
 	case MSR_KVM_WALL_CLOCK_NEW:
-		return pv_has(v, KVM_FEATURE_CLOCKSOURCE2) ? wall_clock_set(v, value) : 1;
+		return vcpu_pv_has(v, KVM_FEATURE_CLOCKSOURCE2) ? wall_clock_set(v, value) : 1;
 	case MSR_KVM_SYSTEM_TIME:
-		return pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? system_time_set(v, value) : 1;
+		return vcpu_pv_has(v, KVM_FEATURE_CLOCKSOURCE) ? system_time_set(v, value) : 1;
 	case MSR_KVM_SYSTEM_TIME_NEW:
-		return pv_has(v, KVM_FEATURE_CLOCKSOURCE2) ? system_time_set(v, value) : 1;
+		return vcpu_pv_has(v, KVM_FEATURE_CLOCKSOURCE2) ? system_time_set(v, value) : 1;
 	default:
-		return 1;
+		return pv_wrmsr(v, index, value);
 	}
 }
 
@@ -201,15 +202,15 @@ static int platform_rdmsr(void *owner, u32 index, u64 *value)
 	case MSR_KVM_WALL_CLOCK:
 	case MSR_KVM_WALL_CLOCK_NEW:
 		*value = v->vm->clock.wall_msr;
-		return !pv_has(v, index == MSR_KVM_WALL_CLOCK ? KVM_FEATURE_CLOCKSOURCE
-							      : KVM_FEATURE_CLOCKSOURCE2);
+		return !vcpu_pv_has(v, index == MSR_KVM_WALL_CLOCK ? KVM_FEATURE_CLOCKSOURCE
+								   : KVM_FEATURE_CLOCKSOURCE2);
 	case MSR_KVM_SYSTEM_TIME:
 	case MSR_KVM_SYSTEM_TIME_NEW:
 		*value = v->clock.msr;
-		return !pv_has(v, index == MSR_KVM_SYSTEM_TIME ? KVM_FEATURE_CLOCKSOURCE
-							       : KVM_FEATURE_CLOCKSOURCE2);
+		return !vcpu_pv_has(v, index == MSR_KVM_SYSTEM_TIME ? KVM_FEATURE_CLOCKSOURCE
+								    : KVM_FEATURE_CLOCKSOURCE2);
 	default:
-		return 1;
+		return pv_rdmsr(v, index, value);
 	}
 }
 
@@ -220,12 +221,16 @@ static u64 platform_get_tpr(void *owner)
 	return v->lapic ? lapic_tpr_get(v->lapic) : v->cpu->cr8;
 }
 
-/* DIFFERS: without interrupt controllers in the VM, a write of CR8 gives no KVM_EXIT_SET_TPR: cr8 is read from kvm_run at the next exit. */
 static void platform_set_tpr(void *owner, u64 tpr)
 {
 	struct vcpu *v = owner;
 
 	if (!v->lapic) {
+		/* User space's APIC may now let something through. */
+		if (tpr < v->cpu->cr8) {
+			v->pv.tpr_lowered = true;
+			v->cpu->kick = 1;
+		}
 		v->cpu->cr8 = tpr;
 		return;
 	}
@@ -278,13 +283,14 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 	if (v->cpu->cpl) {
 		*result = -(u64)KVM_EPERM;
 	} else if (nr == KVM_HC_VAPIC_POLL_IRQ) {
+		v->cpu->kick = 1; /* the TPR of the APIC page is looked at outside */
 		*result = 0;
 	} else if (nr == KVM_HC_KICK_CPU && pv_offered(v, KVM_FEATURE_PV_UNHALT)) {
 		kick_cpu(v, arg[1]);
 		*result = 0;
 	} else if (nr == KVM_HC_SEND_IPI && pv_offered(v, KVM_FEATURE_PV_SEND_IPI)) {
 		*result = send_ipi(v, arg, arg[2], arg[3]);
-	} else if (nr == KVM_HC_SCHED_YIELD && pv_has(v, KVM_FEATURE_PV_SCHED_YIELD)) {
+	} else if (nr == KVM_HC_SCHED_YIELD && vcpu_pv_has(v, KVM_FEATURE_PV_SCHED_YIELD)) {
 		sched_yield(); /* whoever should run instead is a thread too */
 		*result = 0;
 	}

@@ -72,6 +72,12 @@ static long run_uninitialized(struct vcpu *v)
 	return -EAGAIN;
 }
 
+static enum x86_status leave(void *vcpu)
+{
+	pv_leave(vcpu);
+	return X86_OK;
+}
+
 /* 1: again, 0: exit to user space. */
 static long enter(struct vcpu *v)
 {
@@ -82,13 +88,17 @@ static long enter(struct vcpu *v)
 	how = engine_run(v->engine);
 	__atomic_store_n(&v->in_guest, false, __ATOMIC_RELEASE);
 	v->stats.exits++;
+	if (unlikely(v->pv.eoi_msr || v->pv.vapic_shown))
+		(void)engine_guarded(v->engine, leave, v);
 	return how == ENGINE_KICKED ? 1 : vcpu_exit(v);
 }
 
 /* User space has the interrupt controller and wants to know when it can inject. */
 static bool window_exit(struct vcpu *v)
 {
-	if (likely(v->lapic || !v->run->request_interrupt_window))
+	if (likely(!v->run->request_interrupt_window || (v->lapic && !v->vm->split)))
+		return false;
+	if (v->lapic && !lapic_takes_extint(v->lapic))
 		return false;
 	if (!vcpu_irq_window_open(v)) {
 		v->cpu->irq_waiting = true;
@@ -112,7 +122,36 @@ static void clock_refresh(struct vcpu *v)
 
 static enum x86_status inject(void *vcpu)
 {
-	return vcpu_inject(vcpu);
+	enum x86_status st;
+
+	pv_leave(vcpu); /* an exit came between the last pv_enter() and the guest */
+	st = vcpu_inject(vcpu);
+	if (st == X86_OK)
+		pv_enter(vcpu);
+	return st;
+}
+
+/* HLT that gives no exit, without an APIC: only what user space injects ends it. */
+static bool halt_ended(struct vcpu *v)
+{
+	if (vcpu_has_wakeup(v))
+		v->pv.halted = false;
+	return !v->pv.halted;
+}
+
+/* 1 go on, 0 exit, -EINTR. */
+static long halted(struct vcpu *v)
+{
+	long r;
+
+	if (halt_ended(v))
+		return 1;
+	if (window_exit(v))
+		return 0;
+	r = vcpu_sleep(v, halt_ended);
+	if (r < 0)
+		return r == -ERESTART ? r : interrupted_exit(v);
+	return 1;
 }
 
 static long run_loop(struct vcpu *v)
@@ -126,6 +165,7 @@ static long run_loop(struct vcpu *v)
 			return interrupted_exit(v);
 		vcpu_accept_events(v);
 		if (unlikely(v->mp_state != KVM_MP_STATE_RUNNABLE)) {
+			pv_sleep(v);
 			r = vcpu_sleep(v, runnable);
 			if (r < 0)
 				return r == -ERESTART ? r : interrupted_exit(v);
@@ -137,6 +177,13 @@ static long run_loop(struct vcpu *v)
 		}
 		if (unlikely(hv_wants(v)) && !hv_serve(v))
 			return 0;
+		if (vcpu_late_exit(v))
+			return 0;
+		if (unlikely(v->pv.halted)) {
+			r = halted(v);
+			if (r <= 0)
+				return r;
+		}
 		if (unlikely(v->triple_fault)) {
 			v->triple_fault = false;
 			v->run->exit_reason = KVM_EXIT_SHUTDOWN;
@@ -205,7 +252,9 @@ static void post_run(struct vcpu *v)
 		run->flags |= KVM_RUN_X86_SMM;
 	run->cr8 = v->lapic ? lapic_tpr_get(v->lapic) : v->cpu->cr8;
 	run->apic_base = vcpu_apic_base(v);
-	run->ready_for_interrupt_injection = v->lapic || vcpu_irq_window_open(v);
+	run->ready_for_interrupt_injection =
+		(v->lapic && !v->vm->split) ||
+		(vcpu_irq_window_open(v) && (!v->lapic || lapic_takes_extint(v->lapic)));
 	if (unlikely(run->kvm_valid_regs))
 		sync_out(v);
 	stats_show(&v->stats_file, &v->stats, sizeof(v->stats));

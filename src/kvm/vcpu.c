@@ -115,6 +115,7 @@ void vcpu_destroy(struct vcpu *v)
 		engine_vcpu_destroy(v->engine);
 	hv_synic_destroy(v);
 	stats_close(&v->stats_file);
+	pv_destroy(v);
 	if (v->run)
 		munmap(v->run, vcpu_pages_size(v->vm));
 	pthread_mutex_destroy(&v->lock);
@@ -244,6 +245,7 @@ long mp_state_set(struct call *c)
 	     s->mp_state == KVM_MP_STATE_SIPI_RECEIVED))
 		return -EINVAL;
 	v->mp_state = s->mp_state;
+	v->pv.halted = false;
 	if (s->mp_state == KVM_MP_STATE_SIPI_RECEIVED) {
 		v->mp_state = KVM_MP_STATE_INIT_RECEIVED;
 		v->sipi_due = true;

@@ -115,3 +115,19 @@ int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t 
 {
 	return mem_write_as(m, NULL, space, gpa, buf, len);
 }
+
+int mem_xchg8(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, u8 value, u8 *old)
+{
+	struct slot *s;
+	int r = -EFAULT;
+
+	copier_enter(m);
+	s = mem_slot_find(m, space, gpa >> PAGE_SHIFT, NULL);
+	if (s && !slot_is_readonly(s)) {
+		*old = __atomic_exchange_n(slot_hva(s, gpa), value, __ATOMIC_SEQ_CST);
+		page_grant_write(w, s, gpa >> PAGE_SHIFT);
+		r = 0;
+	}
+	copier_leave();
+	return r;
+}

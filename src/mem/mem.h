@@ -140,4 +140,7 @@ int mem_write_as(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa,
 /* A fault in the middle of a copy has led out of it: the thread copies no more. */
 void mem_copy_abandoned(void);
 
+/* Exchange a byte that vCPUs change too; as mem_write_as(). */
+int mem_xchg8(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, u8 value, u8 *old);
+
 #endif

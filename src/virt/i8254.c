@@ -12,6 +12,7 @@
 #define PIT_SPEAKER   0x61
 #define PERIOD_MIN_NS 200000ull /* as KVM's min_timer_period_us */
 #define COUNT_MAX     0x10000u
+#define PENDING_MAX   100000u
 #define GSI	      0
 
 /* Access of a channel: which byte comes next. */
@@ -23,7 +24,6 @@ enum rw_state { RW_LSB = 1, RW_MSB, RW_WORD0, RW_WORD1 };
 #define SPEAKER_REFRESH BIT(4)
 #define SPEAKER_OUT	BIT(5)
 
-/* DIFFERS: ticks of the 8254 that a guest missed are not injected again (KVM_REINJECT_CONTROL). */
 /* DIFFERS: as in KVM and unlike hardware, BCD is stored and not counted in, and a low gate does not stop counting. */
 /* The image of KVM_GET_PIT2 is the state. */
 struct i8254 {
@@ -35,6 +35,13 @@ struct i8254 {
 	bool periodic;
 	u64 period; /* ns, channel 0 */
 	u64 target; /* next tick, CLOCK_MONOTONIC; 0 stopped */
+
+	/*
+	 * KVM_REINJECT_CONTROL: a tick is sent when the one before was acknowledged; those that came meanwhile wait.
+	 * Atomic: the interrupt controllers report an acknowledgement from a vCPU, and an unmasking under their lock.
+	 */
+	bool reinject, acked;
+	u32 pending;
 };
 
 static u64 clocks_to_ns(u64 clocks)
@@ -104,30 +111,72 @@ static void latch_status(struct kvm_pit_channel_state *c)
 	c->status_latched = 1;
 }
 
-/* A tick is an edge: one that has not been taken yet swallows the next, nothing piles up. */
-static void pit_tick(struct timer *t)
+/* Ticks that are due, and the timer is armed for the next. Under the lock. */
+static u32 ticks_take(struct i8254 *pit)
 {
-	struct i8254 *pit = container_of(t, struct i8254, timer);
-	u64 now;
-	bool due;
+	u64 now = timer_now(), n = 1;
 
-	pthread_mutex_lock(&pit->lock);
-	now = timer_now();
-	due = pit->target && pit->target <= now;
-	if (due && pit->periodic) {
-		pit->target += pit->period;
-		if (pit->target <= now)
-			pit->target += ((now - pit->target) / pit->period + 1) * pit->period;
-		timer_arm(&pit->timer, pit->target);
-	} else if (due) {
+	if (!pit->target || pit->target > now)
+		return 0;
+	if (!pit->periodic) {
 		pit->target = 0;
+		return 1;
 	}
-	pthread_mutex_unlock(&pit->lock);
-	if (!due)
+	n += (now - pit->target) / pit->period;
+	pit->target += n * pit->period;
+	timer_arm(&pit->timer, pit->target);
+	return n > PENDING_MAX ? PENDING_MAX : (u32)n;
+}
+
+/* Without reinjection a tick is an edge: one that has not been taken yet swallows the next. */
+static void pit_send(struct i8254 *pit)
+{
+	if (__atomic_load_n(&pit->reinject, __ATOMIC_SEQ_CST) &&
+	    !__atomic_exchange_n(&pit->acked, false, __ATOMIC_SEQ_CST))
 		return;
 	irqchip_set_line(pit->chip, GSI, 1, IRQ_SOURCE_PIT);
 	irqchip_set_line(pit->chip, GSI, 0, IRQ_SOURCE_PIT);
 	irqchip_pit_nmi(pit->chip);
+}
+
+static void pit_tick(struct timer *t)
+{
+	struct i8254 *pit = container_of(t, struct i8254, timer);
+	u32 n;
+
+	pthread_mutex_lock(&pit->lock);
+	n = ticks_take(pit);
+	pthread_mutex_unlock(&pit->lock);
+	if (!n)
+		return;
+	if (__atomic_load_n(&pit->reinject, __ATOMIC_SEQ_CST))
+		__atomic_add_fetch(&pit->pending, n, __ATOMIC_SEQ_CST);
+	pit_send(pit);
+}
+
+/* What waited is the next tick's. */
+void i8254_acked(struct i8254 *pit)
+{
+	u32 n = __atomic_load_n(&pit->pending, __ATOMIC_SEQ_CST);
+
+	__atomic_store_n(&pit->acked, true, __ATOMIC_SEQ_CST);
+	while (n && !__atomic_compare_exchange_n(&pit->pending, &n, n - 1, false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_SEQ_CST))
+		;
+	if (n > 1 && __atomic_load_n(&pit->reinject, __ATOMIC_SEQ_CST))
+		pit_send(pit);
+}
+
+void i8254_unmasked(struct i8254 *pit)
+{
+	__atomic_store_n(&pit->pending, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&pit->acked, true, __ATOMIC_SEQ_CST);
+}
+
+void i8254_reinject(struct i8254 *pit, bool on)
+{
+	if (__atomic_exchange_n(&pit->reinject, on, __ATOMIC_SEQ_CST) != on && on)
+		i8254_unmasked(pit);
 }
 
 static void pit_stop(struct i8254 *pit)
@@ -147,6 +196,7 @@ static void pit_start(struct i8254 *pit, u32 count)
 	pit->periodic = pit->s.channels[0].mode == 2 || pit->s.channels[0].mode == 3;
 	pit->period = pit->periodic && ns < PERIOD_MIN_NS ? PERIOD_MIN_NS : ns;
 	pit->target = now + ns;
+	i8254_unmasked(pit); /* what the guest missed of another frequency is nothing to it */
 	timer_arm(&pit->timer, pit->target);
 }
 
@@ -331,6 +381,7 @@ struct i8254 *i8254_create(struct irqchip *chip, struct timers *ts, bool speaker
 		return NULL;
 	pit->chip = chip;
 	pit->speaker = speaker_dummy;
+	pit->reinject = true;
 	if (timer_init(&pit->timer, ts, pit_tick)) {
 		free(pit);
 		return NULL;

@@ -52,6 +52,7 @@ void abi_vcpu_cases(struct abi *a);
 void abi_state_cases(struct abi *a);
 void abi_chip_cases(struct abi *a);
 void abi_event_cases(struct abi *a);
+void abi_split_cases(struct abi *a);
 void abi_run_cases(struct abi *a);
 void abi_x86_cases(struct abi *a);
 void abi_hyperv_cases(struct abi *a);

@@ -134,7 +134,7 @@ static void test_kvm_leaves(void **state)
 	assert_int_equal(out[EAX], 0x40000001);
 	assert_memory_equal(&out[1], "KVMKVMKVM\0\0\0", 12);
 	x86_cpuid_run(g->cpu, 0x40000001, 0, out);
-	assert_int_equal(out[EAX], 0x0100000b);
+	assert_int_equal(out[EAX], 0x01003aeb);
 }
 
 static void test_dynamic_bits(void **state)

@@ -157,8 +157,10 @@ long events_interrupt(struct call *c)
 
 	if (i->irq >= 256)
 		return -EINVAL;
-	if (v->lapic) /* with PIC in the VM too: there is no split form yet */
+	if (v->lapic && !v->vm->split)
 		return -ENXIO;
+	if (v->lapic) /* what its PIC has */
+		return lapic_extint(v->lapic, i->irq);
 	v->cpu->event.interrupt = true;
 	v->cpu->event.soft = false;
 	v->cpu->event.vector = i->irq;

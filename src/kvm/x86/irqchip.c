@@ -34,45 +34,77 @@ static u32 chip_tsc_khz(void *owner, unsigned index)
 
 static void chip_eoi(void *owner, unsigned gsi)
 {
-	irqfds_eoi(owner, gsi);
+	struct vm *vm = owner;
+	struct i8254 *pit = __atomic_load_n(&vm->pit, __ATOMIC_ACQUIRE);
+
+	if (!gsi && pit)
+		i8254_acked(pit);
+	irqfds_eoi(vm, gsi);
+}
+
+static void chip_unmask(void *owner, unsigned gsi)
+{
+	struct vm *vm = owner;
+	struct i8254 *pit = __atomic_load_n(&vm->pit, __ATOMIC_ACQUIRE);
+
+	if (!gsi && pit)
+		i8254_unmasked(pit);
 }
 
 static const struct irq_ops chip_ops = {
 	.kick = chip_kick,
 	.eoi = chip_eoi,
+	.unmask = chip_unmask,
 	.tsc = chip_tsc,
 	.tsc_khz = chip_tsc_khz,
 };
 
+/* Under vm->lock. */
+static long make(struct vm *vm, bool split)
+{
+	struct irqchip *chip = irqchip_create(&chip_ops, vm, vm->timers, !split);
+
+	if (!chip)
+		return -ENOMEM;
+	irqchip_options(chip, &vm->irq_options);
+	vm->split = split;
+	__atomic_store_n(&vm->irqchip, chip, __ATOMIC_RELEASE);
+	return 0;
+}
+
 long irqchip_make(struct call *c)
 {
 	struct vm *vm = c->vm;
-	long r = 0;
+	long r;
 
 	pthread_mutex_lock(&vm->lock);
-	if (vm->irqchip) {
-		r = -EEXIST;
-	} else if (vm->nvcpus) {
-		r = -EINVAL;
-	} else {
-		vm->irqchip = irqchip_create(&chip_ops, vm, vm->timers, true);
-		if (vm->irqchip)
-			irqchip_options(vm->irqchip, &vm->irq_options);
-		else
-			r = -ENOMEM;
-	}
+	r = vm->irqchip ? -EEXIST : vm->nvcpus ? -EINVAL : make(vm, false);
 	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+long irqchip_split(struct vm *vm, u64 pins)
+{
+	long r;
+
+	if (pins > ROUTES_MAX)
+		return -EINVAL;
+	if (vm->irqchip || vm->nvcpus)
+		return -EEXIST;
+	r = make(vm, true);
+	if (!r)
+		irqchip_reserve(vm->irqchip, (unsigned)pins);
 	return r;
 }
 
 long irqchip_get_state(struct call *c)
 {
-	return c->vm->irqchip ? irqchip_get(c->vm->irqchip, c->data) : -ENXIO;
+	return c->vm->irqchip && !c->vm->split ? irqchip_get(c->vm->irqchip, c->data) : -ENXIO;
 }
 
 long irqchip_set_state(struct call *c)
 {
-	return c->vm->irqchip ? irqchip_set(c->vm->irqchip, c->data) : -ENXIO;
+	return c->vm->irqchip && !c->vm->split ? irqchip_set(c->vm->irqchip, c->data) : -ENXIO;
 }
 
 /* KVM_IRQ_LINE and, when the row copies out, KVM_IRQ_LINE_STATUS. */

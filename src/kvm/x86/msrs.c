@@ -22,8 +22,8 @@
 
 /* MSRs of the hypervisor and of the APIC, which the processor's own table does not know. */
 static const u32 platform_list[] = {
-	MSR_KVM_WALL_CLOCK,	 MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW,
-	MSR_KVM_SYSTEM_TIME_NEW, MSR_TSC_DEADLINE,
+	MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW,
+	MSR_TSC_DEADLINE,   MSR_KVM_STEAL_TIME,	 MSR_KVM_PV_EOI_EN,	 MSR_KVM_POLL_CONTROL,
 };
 
 static bool list_has(const u32 *list, unsigned n, u32 index)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kvm/kvm.h"
+#include "kvm/usercopy.h"
 
 static long make(struct vm *vm, bool speaker)
 {
@@ -12,7 +13,7 @@ static long make(struct vm *vm, bool speaker)
 	pthread_mutex_lock(&vm->lock);
 	if (vm->pit) {
 		r = -EEXIST;
-	} else if (!vm->irqchip) {
+	} else if (!vm->irqchip || vm->split) {
 		r = -ENOENT;
 	} else {
 		struct i8254 *pit = i8254_create(vm->irqchip, vm->timers, speaker);
@@ -68,4 +69,16 @@ long pit_get2(struct call *c)
 long pit_set2(struct call *c)
 {
 	return c->vm->pit ? i8254_set(c->vm->pit, c->data) : -ENXIO;
+}
+
+long pit_reinject(struct call *c)
+{
+	struct kvm_reinject_control r;
+
+	if (user_read(&r, c->arg, sizeof(r)))
+		return -EFAULT;
+	if (!c->vm->pit)
+		return -ENXIO;
+	i8254_reinject(c->vm->pit, r.pit_reinject);
+	return 0;
 }

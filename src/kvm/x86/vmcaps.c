@@ -48,6 +48,16 @@ static long set_triple_fault(struct vm *vm, u64 on)
 	return 0;
 }
 
+/* PAUSE and C-states never exit here; MWAIT is not there to be left alone. */
+static long set_disable_exits(struct vm *vm, u64 what)
+{
+	if (what & ~(u64)KVM_X86_DISABLE_VALID_EXITS)
+		return -EINVAL;
+	vm->pause_in_guest |= !!(what & KVM_X86_DISABLE_EXITS_PAUSE);
+	vm->hlt_in_guest |= !!(what & KVM_X86_DISABLE_EXITS_HLT);
+	return 0;
+}
+
 static const struct {
 	u32 cap;
 	long (*set)(struct vm *vm, u64 arg);
@@ -56,6 +66,8 @@ static const struct {
 	{ KVM_CAP_MSR_PLATFORM_INFO, set_platform_info },
 	{ KVM_CAP_EXIT_ON_EMULATION_FAILURE, set_emulation_failure },
 	{ KVM_CAP_X86_TRIPLE_FAULT_EVENT, set_triple_fault },
+	{ KVM_CAP_X86_DISABLE_EXITS, set_disable_exits },
+	{ KVM_CAP_SPLIT_IRQCHIP, irqchip_split },
 };
 
 long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e)

@@ -123,6 +123,12 @@ struct lapic {
 	u64 target;	 /* end of the current count, kept after a one-shot has fired */
 	u64 tscdeadline; /* MSR; 0 disarmed */
 
+	/* EOIs that user space's IOAPIC waits for; the vCPU's own thread only. */
+	bool eoi_due;
+	u32 eoi_vectors[8];
+	s16 extint;  /* vector from user space's PIC; -1 none */
+	bool pv_eoi; /* the guest may end the interrupt in service by a bit in its memory */
+
 	u32 regs[APIC_REGS_SIZE / 4]; /* KVM_GET_LAPIC image */
 };
 
@@ -158,6 +164,7 @@ struct irqchip {
 	void *owner;
 	struct timers *timers;
 	bool pic_and_ioapic;
+	unsigned reserved; /* GSIs below are pins of user space's IOAPIC */
 	struct irq_options options;
 	struct i8259_pair pic;
 	struct ioapic ioapic;
@@ -182,6 +189,9 @@ static inline void chip_unlock(struct irqchip *chip)
  * caller keeps no copy of state across it.
  */
 void chip_notify_eoi(struct irqchip *chip, unsigned chip_id, unsigned pin);
+
+/* Report that a pin was unmasked, for every GSI routed to it. Keeps the lock. */
+void chip_notify_unmask(struct irqchip *chip, unsigned chip_id, unsigned pin);
 
 static inline u32 lapic_reg(const struct lapic *l, unsigned offset)
 {
@@ -216,6 +226,8 @@ int lapic_accept(struct lapic *l, const struct irq_message *msg); /* 1 accepted,
 int lapic_local(struct lapic *l, unsigned lvt);			  /* the event of an LVT register */
 void lapic_refresh(struct lapic *l);				  /* PPR, hint, kick */
 bool lapic_takes_pic(const struct lapic *l);
+bool lapic_has_extint(const struct lapic *l); /* PIC or user space, and the APIC lets it through */
+bool lapic_has_irr(const struct lapic *l);
 bool lapic_has_vector(const struct lapic *l, unsigned bank, unsigned vector);
 int lapic_next(const struct lapic *l);	       /* vector to be delivered next, -1 */
 int lapic_finish(struct lapic *l);	       /* EOI: end the highest ISR, return it, -1 none */
@@ -225,6 +237,7 @@ void lapics_refresh(struct irqchip *chip);
 /* deliver.c */
 int irq_deliver(struct irqchip *chip, const struct lapic *source, const struct irq_message *msg);
 int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data);
+bool irq_msi_reaches(const struct lapic *l, u64 address, u32 data);
 void irq_deliver_icr(struct lapic *source, u32 low, u32 high);
 
 /* i8259.c */
@@ -241,11 +254,14 @@ void ioapic_eoi(struct irqchip *chip, u8 vector, bool level_triggered);
 u32 ioapic_read(struct ioapic *io, u32 offset);
 void ioapic_write(struct irqchip *chip, u32 offset, u32 value);
 void ioapic_get(const struct ioapic *io, struct kvm_ioapic_state *s);
+bool ioapic_has_vector(const struct ioapic *io, u8 vector);
 void ioapic_set(struct irqchip *chip, const struct kvm_ioapic_state *s);
 
 /* route.c */
 int route_set(struct irqchip *chip, const struct kvm_irq_routing_entry *entries, unsigned n);
 int route_set_default(struct irqchip *chip);
+/* Whether @vector at @l is a level of user space's IOAPIC, by the reserved routes. */
+bool route_is_split_level(const struct lapic *l, u8 vector);
 int route_line(struct irqchip *chip, unsigned gsi, int level, unsigned source);
 
 /* lapic_timer.c */

@@ -119,7 +119,7 @@ int irq_deliver(struct irqchip *chip, const struct lapic *source, const struct i
 }
 
 /* SDM "Message Address Register Format" and "Message Data Register Format". */
-int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data)
+static struct irq_message msi_message(const struct irqchip *chip, u64 address, u32 data)
 {
 	struct irq_message msg = {
 		.dest = (u32)(address >> 12) & 0xff,
@@ -131,12 +131,25 @@ int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data)
 		.assert = true,
 	};
 
-	if (chip->options.ids32) {
-		if (address >> 32 & 0xff)
-			return -EINVAL;
+	if (chip->options.ids32)
 		msg.dest |= (u32)(address >> 32) & 0xffffff00;
-	}
+	return msg;
+}
+
+int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data)
+{
+	struct irq_message msg = msi_message(chip, address, data);
+
+	if (chip->options.ids32 && address >> 32 & 0xff)
+		return -EINVAL;
 	return irq_deliver(chip, NULL, &msg);
+}
+
+bool irq_msi_reaches(const struct lapic *l, u64 address, u32 data)
+{
+	struct irq_message msg = msi_message(l->chip, address, data);
+
+	return match(l, NULL, &msg);
 }
 
 void irq_deliver_icr(struct lapic *source, u32 low, u32 high)

@@ -230,6 +230,9 @@ static void pic_write_data(struct irqchip *chip, struct kvm_pic_state *s, u8 val
 {
 	switch (s->init_state) {
 	case 0: /* OCW1 */
+		for (unsigned n = 0; n < 8; n++)
+			if (s->imr & (u8)~value & BIT(n))
+				chip_notify_unmask(chip, pic_number(&chip->pic, s), n);
 		s->imr = value;
 		i8259_update(chip);
 		break;

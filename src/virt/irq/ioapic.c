@@ -107,6 +107,14 @@ void ioapic_eoi(struct irqchip *chip, u8 vector, bool level_triggered)
 	}
 }
 
+bool ioapic_has_vector(const struct ioapic *io, u8 vector)
+{
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+		if ((u8)io->redir[pin] == vector)
+			return true;
+	return false;
+}
+
 static u32 ioapic_read_selected(const struct ioapic *io)
 {
 	unsigned pin = (io->select - SELECT_REDIR) / 2;
@@ -145,6 +153,8 @@ static void ioapic_write_redir(struct irqchip *chip, unsigned pin, bool high, u3
 	if (!(e & REDIR_LEVEL)) /* guests without an EOI register switch to edge and back */
 		e &= ~REDIR_REMOTE_IRR;
 	io->redir[pin] = e;
+	if (old & REDIR_MASKED && !(e & REDIR_MASKED))
+		chip_notify_unmask(chip, KVM_IRQCHIP_IOAPIC, pin);
 	if (e & REDIR_LEVEL && io->irr & BIT(pin) && !(e & (REDIR_MASKED | REDIR_REMOTE_IRR)))
 		ioapic_unmasked(chip, pin);
 }

@@ -33,6 +33,8 @@ struct irq_ops {
 	 * it may call irqchip_set_line(); a line lowered here is seen before the IOAPIC sends again.
 	 */
 	void (*eoi)(void *owner, unsigned gsi);
+	/* A pin that @gsi goes to was unmasked. May be NULL. Chip lock held: must not call back. */
+	void (*unmask)(void *owner, unsigned gsi);
 	/* Guest TSC of a vCPU now, and its frequency in kHz, for the TSC-deadline timer. Any thread, chip lock held. */
 	u64 (*tsc)(void *owner, unsigned vcpu_index);
 	u32 (*tsc_khz)(void *owner, unsigned vcpu_index);
@@ -48,6 +50,9 @@ struct irq_ops {
 struct irqchip *irqchip_create(const struct irq_ops *ops, void *owner, struct timers *ts,
 			       bool pic_and_ioapic);
 void irqchip_destroy(struct irqchip *chip);
+
+/* Split: PIC and IOAPIC are user space's; GSIs below @pins are the pins of its IOAPIC, routed as MSIs. */
+void irqchip_reserve(struct irqchip *chip, unsigned pins);
 
 /*
  * Behaviour that a program chooses by KVM_ENABLE_CAP; all false at creation. @ids32 and @no_broadcast are the flags of
@@ -110,7 +115,8 @@ int lapic_msr_read(struct lapic *l, u32 index,
 int lapic_msr_write(struct lapic *l, u32 index, u64 value);
 u64 lapic_tpr_get(const struct lapic *l); /* CR8 */
 void lapic_tpr_set(struct lapic *l, u64 cr8);
-u64 lapic_deadline_get(struct lapic *l); /* MSR_IA32_TSC_DEADLINE */
+void lapic_tpr_byte_set(struct lapic *l, u8 tpr); /* as the register's page has it */
+u64 lapic_deadline_get(struct lapic *l);	  /* MSR_IA32_TSC_DEADLINE */
 void lapic_deadline_set(struct lapic *l, u64 value);
 
 /*
@@ -123,6 +129,25 @@ int lapic_ack(struct lapic *l);
 /* Corrected machine checks: whether their LVT entry is there, and its event. */
 void lapic_cmci_offer(struct lapic *l, bool on);
 void lapic_cmci(struct lapic *l);
+
+/* Split: the vector of user space's PIC (KVM_INTERRUPT): 0, or -EEXIST while one waits. */
+int lapic_extint(struct lapic *l, u8 vector);
+bool lapic_takes_extint(struct lapic *l);
+
+/* Split: a level interrupt that the guest has ended and user space's IOAPIC is to be told of; -1 none. Own thread. */
+int lapic_take_eoi(struct lapic *l);
+bool lapic_eoi_due(const struct lapic *l);
+
+/*
+ * KVM_FEATURE_PV_EOI, own thread. lapic_pv_eoi_offer(): whether the guest may end what is in service by clearing a bit instead of
+ * writing the register; while it may, every new request counts as pending. lapic_pv_eoi_end(): no longer; @ended: it did.
+ */
+bool lapic_pv_eoi_offer(struct lapic *l);
+bool lapic_pv_eoi_offered(const struct lapic *l);
+void lapic_pv_eoi_end(struct lapic *l, bool ended);
+
+/* TPR, highest vector in service and requested, as the APIC page of KVM_SET_VAPIC_ADDR has them. */
+u32 lapic_vapic_word(struct lapic *l);
 
 /* KVM_NMI and KVM_SMI. */
 void lapic_nmi(struct lapic *l);

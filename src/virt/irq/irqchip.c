@@ -38,6 +38,13 @@ void irqchip_destroy(struct irqchip *chip)
 	free(chip);
 }
 
+void irqchip_reserve(struct irqchip *chip, unsigned pins)
+{
+	chip_lock(chip);
+	chip->reserved = pins;
+	chip_unlock(chip);
+}
+
 void irqchip_options(struct irqchip *chip, const struct irq_options *options)
 {
 	chip_lock(chip);

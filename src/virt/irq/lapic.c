@@ -119,6 +119,7 @@ void lapic_reset(struct lapic *l, bool init)
 	}
 	l->nmi = 0;
 	l->smi = false;
+	l->pv_eoi = false;
 	reset_registers(l);
 	lapic_timer_reset(l);
 	lapic_refresh(l);
@@ -141,6 +142,7 @@ struct lapic *lapic_create(struct irqchip *chip, unsigned vcpu_index, u32 apic_i
 	l->is_bsp = is_bsp;
 	l->allow_x2apic = l->allow_deadline = true;
 	l->phys_bits = 52;
+	l->extint = -1;
 	if (lapic_timer_init(l)) {
 		free(l);
 		return NULL;
@@ -283,8 +285,14 @@ static void write_eoi(struct lapic *l)
 {
 	int vector = lapic_finish(l);
 
-	if (vector >= 0 && l->chip->pic_and_ioapic)
+	if (vector < 0)
+		return;
+	if (l->chip->pic_and_ioapic) {
 		ioapic_eoi(l->chip, (u8)vector, lapic_has_vector(l, APIC_TMR, (unsigned)vector));
+	} else if (route_is_split_level(l, (u8)vector)) {
+		l->eoi_vectors[vector / 32] |= BIT(vector % 32);
+		l->eoi_due = true;
+	}
 }
 
 static void write_icr(struct lapic *l, u32 value)
@@ -458,6 +466,16 @@ int lapic_msr_write(struct lapic *l, u32 index, u64 value)
 u64 lapic_tpr_get(const struct lapic *l)
 {
 	return lapic_reg(l, APIC_TPR) >> 4 & 0xf;
+}
+
+void lapic_tpr_byte_set(struct lapic *l, u8 tpr)
+{
+	if (lapic_reg(l, APIC_TPR) == tpr)
+		return;
+	chip_lock(l->chip);
+	lapic_reg_set(l, APIC_TPR, tpr);
+	lapic_refresh(l);
+	chip_unlock(l->chip);
 }
 
 void lapic_tpr_set(struct lapic *l, u64 cr8)

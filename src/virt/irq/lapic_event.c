@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What a vCPU takes from its local APIC: the next interrupt, NMI, SMI, INIT and SIPI. */
+#include <errno.h>
+
 #include "virt/irq/chip.h"
 
 static u8 hint(struct lapic *l)
@@ -25,7 +27,11 @@ int lapic_ack(struct lapic *l)
 	if (!lapic_pending(l))
 		return -1;
 	chip_lock(l->chip);
-	if (l->chip->pic.output && lapic_takes_pic(l)) {
+	if (lapic_has_extint(l) && l->extint >= 0) {
+		vector = l->extint;
+		l->extint = -1;
+		lapic_refresh(l);
+	} else if (lapic_has_extint(l)) {
 		vector = i8259_ack(l->chip);
 		lapic_refresh(l);
 	} else {
@@ -35,6 +41,51 @@ int lapic_ack(struct lapic *l)
 	}
 	chip_unlock(l->chip);
 	return vector;
+}
+
+int lapic_extint(struct lapic *l, u8 vector)
+{
+	int r = -EEXIST;
+
+	chip_lock(l->chip);
+	if (l->extint < 0) {
+		l->extint = vector;
+		lapic_refresh(l);
+		r = 0;
+	}
+	chip_unlock(l->chip);
+	return r;
+}
+
+bool lapic_takes_extint(struct lapic *l)
+{
+	bool takes;
+
+	chip_lock(l->chip);
+	takes = lapic_takes_pic(l);
+	chip_unlock(l->chip);
+	return takes;
+}
+
+bool lapic_eoi_due(const struct lapic *l)
+{
+	return l->eoi_due;
+}
+
+int lapic_take_eoi(struct lapic *l)
+{
+	if (likely(!l->eoi_due))
+		return -1;
+	for (int i = 7; i >= 0; i--) {
+		u32 word = l->eoi_vectors[i];
+
+		if (!word)
+			continue;
+		l->eoi_vectors[i] = word & (word - 1);
+		return i * 32 + __builtin_ctz(word);
+	}
+	l->eoi_due = false;
+	return -1;
 }
 
 static void raise(struct lapic *l, enum irq_mode mode)

@@ -52,6 +52,72 @@ int lapic_next(const struct lapic *l)
 	return irr < 0 || ((u32)irr & 0xf0) <= lapic_ppr(l) ? -1 : irr;
 }
 
+bool lapic_has_irr(const struct lapic *l)
+{
+	return bank_highest(l, APIC_IRR) >= 0;
+}
+
+bool lapic_has_extint(const struct lapic *l)
+{
+	return (l->chip->pic.output || l->extint >= 0) && lapic_takes_pic(l);
+}
+
+/* Whether exactly one interrupt is in service. */
+static bool one_in_service(const struct lapic *l)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 8; i++)
+		n += (unsigned)__builtin_popcount(lapic_reg(l, APIC_ISR + i * 0x10));
+	return n == 1;
+}
+
+/* As KVM: nothing else waits that would make the guest's order of EOIs matter, and no IOAPIC must hear of it. */
+bool lapic_pv_eoi_offer(struct lapic *l)
+{
+	int vector;
+
+	if (!one_in_service(l)) /* the vCPU's own doing: needs no lock */
+		return false;
+	chip_lock(l->chip);
+	vector = !lapic_has_irr(l) ? bank_highest(l, APIC_ISR) : -1;
+	l->pv_eoi = vector >= 0 &&
+		    !(l->chip->pic_and_ioapic ? ioapic_has_vector(&l->chip->ioapic, (u8)vector)
+					      : route_is_split_level(l, (u8)vector));
+	vector = l->pv_eoi;
+	chip_unlock(l->chip);
+	return vector;
+}
+
+bool lapic_pv_eoi_offered(const struct lapic *l)
+{
+	return l->pv_eoi;
+}
+
+void lapic_pv_eoi_end(struct lapic *l, bool ended)
+{
+	chip_lock(l->chip);
+	l->pv_eoi = false;
+	if (ended)
+		lapic_finish(l);
+	else
+		lapic_refresh(l);
+	chip_unlock(l->chip);
+}
+
+u32 lapic_vapic_word(struct lapic *l)
+{
+	int irr, isr;
+	u32 tpr;
+
+	chip_lock(l->chip);
+	irr = bank_highest(l, APIC_IRR);
+	isr = bank_highest(l, APIC_ISR);
+	tpr = lapic_reg(l, APIC_TPR) & 0xff;
+	chip_unlock(l->chip);
+	return tpr | (isr < 0 ? 0 : (u32)isr & 0xf0) << 8 | (irr < 0 ? 0 : (u32)irr) << 24;
+}
+
 bool lapic_takes_pic(const struct lapic *l)
 {
 	u32 lvt0 = lapic_reg(l, APIC_LVT0);
@@ -70,7 +136,7 @@ void lapic_refresh(struct lapic *l)
 	u8 old = l->hint, now = 0;
 
 	lapic_reg_set(l, APIC_PPR, lapic_ppr(l));
-	if ((l->chip->pic.output && lapic_takes_pic(l)) || lapic_next(l) >= 0)
+	if (lapic_has_extint(l) || lapic_next(l) >= 0 || (l->pv_eoi && lapic_has_irr(l)))
 		now |= HINT_IRQ;
 	if (l->nmi)
 		now |= HINT_NMI;

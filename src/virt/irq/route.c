@@ -7,14 +7,18 @@
 
 #define ROUTE_GSI_MAX 4096
 
-static int route_fill(struct irq_route *r, const struct kvm_irq_routing_entry *e)
+static int route_fill(const struct irqchip *chip, struct irq_route *r,
+		      const struct kvm_irq_routing_entry *e)
 {
 	r->gsi = e->gsi;
 	r->type = (u8)e->type;
-	if (e->gsi >= ROUTE_GSI_MAX || e->flags)
+	if (e->gsi >= ROUTE_GSI_MAX ||
+	    e->flags & ~(e->type == KVM_IRQ_ROUTING_MSI ? KVM_MSI_VALID_DEVID : 0))
 		return -EINVAL;
 	switch (e->type) {
 	case KVM_IRQ_ROUTING_IRQCHIP:
+		if (!chip->pic_and_ioapic)
+			return -EINVAL;
 		if (e->u.irqchip.irqchip > KVM_IRQCHIP_IOAPIC)
 			return -EINVAL;
 		if (e->u.irqchip.pin >=
@@ -68,7 +72,7 @@ int route_set(struct irqchip *chip, const struct kvm_irq_routing_entry *entries,
 	if (!table)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n && !err; i++) {
-		err = route_fill(&table[i], &entries[i]);
+		err = route_fill(chip, &table[i], &entries[i]);
 		if (entries[i].type == KVM_IRQ_ROUTING_MSI && chip->options.ids32 &&
 		    entries[i].u.msi.address_hi & 0xff)
 			err = -EINVAL;
@@ -123,6 +127,20 @@ static unsigned route_first(const struct irqchip *chip, unsigned gsi)
 			hi = mid;
 	}
 	return lo;
+}
+
+bool route_is_split_level(const struct lapic *l, u8 vector)
+{
+	const struct irqchip *chip = l->chip;
+
+	for (unsigned i = 0; i < chip->nroutes && chip->routes[i].gsi < chip->reserved; i++) {
+		const struct irq_route *r = &chip->routes[i];
+
+		if (r->type == KVM_IRQ_ROUTING_MSI && r->data & BIT(15) && (u8)r->data == vector &&
+		    irq_msi_reaches(l, r->address, r->data))
+			return true;
+	}
+	return false;
 }
 
 static int route_one(struct irqchip *chip, const struct irq_route *r, int level, unsigned source)
