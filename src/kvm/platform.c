@@ -4,6 +4,7 @@
 #include <linux/kvm_para.h>
 #include <asm/kvm_para.h>
 #include <sched.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -297,6 +298,21 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 	return X86_OK;
 }
 
+/* In KVM_RUN, which a filter may have left nothing but write() to: dprintf() asks first whether it is a terminal. */
+__attribute__((format(printf, 1, 2))) static void log_line(const char *format, ...)
+{
+	char line[256];
+	va_list ap;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(line, sizeof(line), format, ap);
+	va_end(ap);
+	if (n > 0 &&
+	    write(STDERR_FILENO, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
+		return; /* nobody to tell */
+}
+
 static void platform_log(void *owner, const char *what, u64 a, u64 b)
 {
 	struct vcpu *v = owner;
@@ -304,16 +320,15 @@ static void platform_log(void *owner, const char *what, u64 a, u64 b)
 
 	if (v->log_second != second) {
 		if (v->log_count > LOG_LINES_PER_SECOND)
-			dprintf(STDERR_FILENO, "anykvm: vcpu %u: %llu more such lines\n", v->id,
-				(unsigned long long)(v->log_count - LOG_LINES_PER_SECOND));
+			log_line("anykvm: vcpu %u: %llu more such lines\n", v->id,
+				 (unsigned long long)(v->log_count - LOG_LINES_PER_SECOND));
 		v->log_second = second;
 		v->log_count = 0;
 	}
 	if (v->log_count++ < LOG_LINES_PER_SECOND)
-		dprintf(STDERR_FILENO,
-			"anykvm: vcpu %u: %s 0x%llx 0x%llx at rip 0x%llx, mode 0x%x\n", v->id, what,
-			(unsigned long long)a, (unsigned long long)b,
-			(unsigned long long)v->cpu->rip, v->cpu->mode);
+		log_line("anykvm: vcpu %u: %s 0x%llx 0x%llx at rip 0x%llx, mode 0x%x\n", v->id,
+			 what, (unsigned long long)a, (unsigned long long)b,
+			 (unsigned long long)v->cpu->rip, v->cpu->mode);
 }
 
 const struct x86_platform vcpu_platform = {

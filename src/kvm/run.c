@@ -247,6 +247,8 @@ static void post_run(struct vcpu *v)
 	struct kvm_run *run = v->run;
 
 	mem_writer_exit(v->cpu->writer);
+	/* Who stops the vCPUs and harvests a last time must find what was written late, too. */
+	mem_ring_refill(v->cpu->writer);
 	run->if_flag = v->cpu->f.intr;
 	if (unlikely(v->cpu->event.in_smm))
 		run->flags |= KVM_RUN_X86_SMM;

@@ -172,7 +172,7 @@ def test_panic(run, folder):
 
 
 def main():
-    anykvm, form = sys.argv[1:3]
+    anykvm, form = os.path.abspath(sys.argv[1]), sys.argv[2]
     if not os.path.exists("/bin/busybox") and not os.path.exists("/usr/bin/busybox"):
         print("1..0 # SKIP no busybox (tools/deps run)")
         return 0

@@ -19,7 +19,7 @@ import initrd  # noqa: E402
 QEMU = "qemu-system-x86_64"
 NOBODY = 65534
 TIMEOUT = 100
-DISK = b"anykvm disk " * 43690
+DISK = (b"anykvm disk " * 43691)[:1 << 19]
 BAD = ("Kernel panic", "BUG:", "Oops", "WARNING:", "general protection", "soft lockup", "anykvm:")
 OVMF = ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE_4M.fd")
 
