@@ -13,8 +13,12 @@ bool ring_push(struct dirty_ring *r, u32 slot, u64 offset, u32 *number)
 		return false;
 	e->slot = slot;
 	e->offset = offset;
-	__atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_DIRTY, __ATOMIC_RELEASE);
+	/*
+	 * The flag last: an entry that the program has seen must be taken by the reset that follows. Were it not, nobody
+	 * would be asked, and the page be copied before the store that the entry is for.
+	 */
 	__atomic_store_n(&r->head, head + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_DIRTY, __ATOMIC_RELEASE);
 	*number = head;
 	return true;
 }

@@ -86,7 +86,6 @@ EXCEPTIONS = {
 # What is expected and not there yet; a row goes when its program passes.
 TODO = {
     "hardware_disable_test": "512 VMs in as many processes take too long",
-    "steal_time": "steal time",
     "xen_shinfo_test": "Xen",
 }
 
