@@ -140,7 +140,6 @@ struct vcpu {
 	struct stats_file stats_file;
 
 	struct pv pv;
-	u32 halt_poll_ns; /* how long to look before sleeping, see sleep.c */
 	bool sipi_due;
 	u8 sipi_vector;
 	struct pvclock_vcpu clock;
