@@ -4,6 +4,8 @@ BUILD ?= build
 PREFIX ?= /usr/local
 T ?= 10
 SEED ?= 1
+# Extra arguments for tools/soak
+SOAK ?=
 # Extra arguments for meson, as in: make check MESON_ARGS=-Dwerror=true
 MESON_ARGS ?=
 # Arguments for the program, as in: make run ARGS='--mem 2G -v'
@@ -59,20 +61,24 @@ check-asan:
 	@build-asan/anykvm fetch >/dev/null
 	@tools/check build-asan --patience 5 --suite unit --suite insn --suite asan
 
-# Stress and fuzz tests over and over; logs, resumes and adds up in $(BUILD)/soak.jsonl.
-soak: all
-	@tools/soak $(BUILD) --minutes $(T) --seed $(SEED)
+# Tests at random seeds, differential runs and fuzz targets over and over; logs, resumes and adds up core time.
+# SOAK='--only stream': one job alone.
+soak: all fuzz-build
+	@ninja -C $(BUILD) --quiet tests/insn/insn tests/modes/modes
+	@tools/soak $(BUILD) --minutes $(T) --seed $(SEED) $(SOAK)
 
 # The fuzz targets under libFuzzer, T minutes each; new inputs are kept in build-fuzz/corpus-NAME.
-fuzz:
-	@tools/deps build clang
-	@test -e build-fuzz/build.ninja || CC=clang meson setup build-fuzz \
-		-Dc_args=-fsanitize-coverage=inline-8bit-counters,pc-table
-	@for t in decode stream; do ninja -C build-fuzz --quiet tests/fuzz/libfuzzer-$$t && \
-		mkdir -p build-fuzz/corpus-$$t && \
+fuzz: fuzz-build
+	@for t in decode stream; do mkdir -p build-fuzz/corpus-$$t && \
 		build-fuzz/tests/fuzz/libfuzzer-$$t -handle_segv=0 -handle_bus=0 -handle_fpe=0 -handle_ill=0 \
 		-timeout=0 -max_len=256 -verbosity=0 -print_final_stats=1 -max_total_time=$$((60 * $(T))) \
 		-artifact_prefix=build-fuzz/ build-fuzz/corpus-$$t tests/fuzz/testdata/$$t || exit 1; done
+
+fuzz-build:
+	@tools/deps build clang
+	@test -e build-fuzz/build.ninja || CC=clang meson setup build-fuzz \
+		-Dc_args=-fsanitize-coverage=inline-8bit-counters,pc-table
+	@ninja -C build-fuzz --quiet tests/fuzz/libfuzzer-decode tests/fuzz/libfuzzer-stream
 
 bench:
 	@tools/deps build run bench
@@ -110,4 +116,4 @@ format:
 clean:
 	@rm -rf $(BUILD) build-asan build-clang build-fuzz
 
-.PHONY: all deps run check check-build check-all check-clang check-asan soak fuzz bench install caveats abi-docs format clean
+.PHONY: all deps run check check-build check-all check-clang check-asan soak fuzz fuzz-build bench install caveats abi-docs format clean
