@@ -22,6 +22,7 @@ static const struct verb {
 	{ "run", cmd_run, "run a VM, with Debian's kernel and a shell when nothing else is asked" },
 	{ "exec", cmd_exec, "run a KVM program, unmodified, with anykvm's own /dev/kvm" },
 	{ "env", cmd_env, "print the environment that does the same for a whole shell" },
+	{ "ctl", cmd_ctl, "ask or tell a running VM something by its name" },
 	{ "doctor", cmd_doctor, "say what this machine has and lacks, and what to do" },
 	{ "explain", cmd_explain, "explain the code of a message" },
 	{ "fetch", cmd_fetch, "fetch a Debian kernel into the cache" },

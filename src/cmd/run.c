@@ -129,7 +129,8 @@ static const struct args_row run_rows[] = {
 	  "a folder of the host by virtiofs; the builtin initrd mounts it at /mnt/TAG" },
 	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
 	  "run FILE in real mode at ADDR, then print exits and registers" },
-	{ "name", 'n', args_text, FIELD(name), "NAME", "name of the VM in messages" },
+	{ "name", 'n', args_text, FIELD(name), "NAME",
+	  "name of the VM: for 'anykvm ctl NAME', and in messages" },
 	{ "no-reboot", 0, NULL, FIELD(no_reboot), NULL,
 	  "a reset ends with status 32, a triple fault with 33" },
 	{ "json", 0, NULL, FIELD(json), NULL, "the end as JSON: on stderr, with --flat on stdout" },
@@ -333,6 +334,7 @@ int cmd_run(int argc, char **argv)
 	}
 	say_set_name(o.name);
 	config = (struct vmm_config){
+		.name = o.name,
 		.append = o.append    ? o.append
 			  : o.command ? "console=ttyS0 quiet loglevel=3"
 				      : "console=ttyS0",

@@ -18,6 +18,7 @@
 #include "vmm/acpi.h"
 #include "vmm/boot/load.h"
 #include "vmm/console.h"
+#include "vmm/control.h"
 #include "vmm/dev/acpi_pm.h"
 #include "vmm/dev/bus.h"
 #include "vmm/dev/i16550.h"
@@ -26,6 +27,7 @@
 #include "vmm/dev/silent.h"
 #include "vmm/devices.h"
 #include "vmm/exits.h"
+#include "vmm/manage.h"
 #include "vmm/report.h"
 #include "vmm/say.h"
 #include "vmm/terminal.h"
@@ -63,6 +65,10 @@ struct board {
 	struct machine machine;
 	struct board_cpu *cpus; /* config->cpus of them */
 	struct ending ending;
+	struct control control;
+	struct manage manage;
+	u8 late_input[1024]; /* came while the machine was being stopped; under control.input */
+	size_t late_input_size;
 
 	int end_signal;
 	char command_status
@@ -104,15 +110,32 @@ static void com1_output(void *owner, u8 byte)
 static size_t console_room(void *owner)
 {
 	struct board *b = owner;
+	size_t room = 0;
 
-	return i16550_room(&b->com1);
+	pthread_mutex_lock(&b->control.input);
+	if (!b->control.no_input && b->late_input_size) {
+		i16550_receive(&b->com1, b->late_input, b->late_input_size);
+		b->late_input_size = 0;
+	}
+	if (!b->control.no_input)
+		room = i16550_room(&b->com1);
+	pthread_mutex_unlock(&b->control.input);
+	return room;
 }
 
 static void console_input(void *owner, const u8 *data, size_t n)
 {
 	struct board *b = owner;
 
-	i16550_receive(&b->com1, data, n);
+	pthread_mutex_lock(&b->control.input);
+	if (b->control.no_input) {
+		/* At most one read: there is no room until it goes on. */
+		b->late_input_size = n < sizeof(b->late_input) ? n : sizeof(b->late_input);
+		memcpy(b->late_input, data, b->late_input_size);
+	} else {
+		i16550_receive(&b->com1, data, n);
+	}
+	pthread_mutex_unlock(&b->control.input);
 }
 
 static void cpus_kick(struct board *b)
@@ -130,8 +153,22 @@ static void cpus_kick(struct board *b)
 /* Make all threads look at the ending. */
 static void kick(struct board *b)
 {
+	gate_end(&b->control.gate, true);
 	cpus_kick(b);
 	console_stop(b->console);
+}
+
+static void control_kick(void *owner)
+{
+	cpus_kick(owner);
+}
+
+static void control_end(void *owner, enum vm_end how)
+{
+	struct board *b = owner;
+
+	ending_set(&b->ending, how);
+	kick(b);
 }
 
 static void console_quit(void *owner)
@@ -295,7 +332,8 @@ static int cpus_create(struct board *b, const struct boot_entry *entry, struct w
 		cpu->exits = (struct exits){ .ops = &board_exits,
 					     .owner = b,
 					     .cpu = &cpu->processor,
-					     .ending = &b->ending };
+					     .ending = &b->ending,
+					     .gate = &b->control.gate };
 	}
 	for (unsigned i = 0; i < count && r == 0; i++)
 		r = processor_create(&b->cpus[i].processor, &b->machine, i, count, b->config->cpu,
@@ -390,6 +428,23 @@ static bool cpus_join(struct board *b)
 	return true;
 }
 
+static void control_give(struct board *b)
+{
+	struct control_machine m = {
+		.config = b->config,
+		.dev = &b->dev,
+		.machine = &b->machine,
+		.ram = &b->ram,
+		.devices = &b->devices,
+		.chips = { &b->com1.device, &b->rtc.device, &b->pm.device, &b->reset.device },
+		.chip_count = 4,
+	};
+
+	for (unsigned i = 0; i < b->config->cpus; i++)
+		m.cpus[i] = &b->cpus[i].processor;
+	control_attach(&b->control, &m);
+}
+
 static void counters_print(struct board *b)
 {
 	kvmdev_print_counters(&b->dev, b->machine.fd);
@@ -403,6 +458,7 @@ static int machine_run(struct board *b, struct why *why)
 	int r;
 
 	b->ending = (struct ending){ .end = VM_RUNNING };
+	gate_end(&b->control.gate, false);
 	r = machine_power_on(b, why);
 	if (r < 0)
 		return r;
@@ -410,11 +466,13 @@ static int machine_run(struct board *b, struct why *why)
 	r = -devices_start(&b->devices);
 	if (r == 0)
 		r = cpus_start(b);
+	control_give(b);
 	if (r)
 		ending_fail(&b->ending, STATUS_DEVICE,
 			    "cannot start the threads of the machine: %s", strerror(r));
 	else
 		console_run(b->console);
+	control_detach(&b->control);
 	if (!cpus_join(b)) {
 		terminal_restore();
 		say("a processor did not stop; leaving without it");
@@ -509,6 +567,22 @@ static void sizes_set(struct board *b)
 	b->ram.high = b->config->memory - b->ram.low;
 }
 
+/* A VM without a place for its socket runs all the same; one whose name is taken does not. */
+static int manage_start(struct board *b)
+{
+	struct why why;
+	int r = manage_open(&b->manage, &b->control, b->config->name, &why);
+
+	if (r == 0)
+		return 0;
+	if (r != -EBUSY && r != -EINVAL) {
+		say("warning: no monitor: %s", why.text);
+		return 0;
+	}
+	say("%s", why.text);
+	return r;
+}
+
 int board_run(const struct vmm_config *config)
 {
 	struct board *b = calloc(1, sizeof(*b));
@@ -525,6 +599,7 @@ int board_run(const struct vmm_config *config)
 	b->config = config;
 	b->machine.fd = -1;
 	b->dev.fd = -1;
+	control_init(&b->control, (struct control_ops){ control_kick, control_end, b });
 	report_start(&b->report);
 	sizes_set(b);
 	if (kernel_read(&b->kernel, config->kernel, &why) < 0) {
@@ -538,6 +613,8 @@ int board_run(const struct vmm_config *config)
 		say("%s", why.text);
 		goto out_kernel;
 	}
+	if (manage_start(b) < 0)
+		goto out_devices;
 	status = STATUS_DEVICE;
 	if (kvmdev_open(&b->dev, config->device, &why) < 0) {
 		say("%s", why.text);
@@ -549,10 +626,12 @@ int board_run(const struct vmm_config *config)
 	bus_destroy(&b->bus);
 	kvmdev_close(&b->dev);
 out_devices:
+	manage_close(&b->manage);
 	devices_destroy(&b->devices);
 out_kernel:
 	kernel_free(&b->kernel);
 out:
+	control_destroy(&b->control);
 	free(b->cpus);
 	free(b);
 	return status;

@@ -37,6 +37,7 @@ struct vmm_devices {
 };
 
 struct vmm_config {
+	const char *name;   /* NULL: nobody can ask for it */
 	const char *kernel; /* path; needed unless flat is given */
 	const u8 *initrd;   /* NULL: none */
 	size_t initrd_size;

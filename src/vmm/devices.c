@@ -130,6 +130,29 @@ int devices_start(struct devices *d)
 	return loop_start(&d->loop);
 }
 
+void devices_freeze(struct devices *d)
+{
+	loop_stop(&d->loop);
+	for (unsigned i = 0; i < d->count; i++)
+		virtio_quiesce(d->all[i]);
+}
+
+int devices_thaw(struct devices *d)
+{
+	return loop_start(&d->loop);
+}
+
+unsigned devices_list(const struct devices *d, const struct device **out)
+{
+	unsigned n = 0;
+
+	out[n++] = &d->pci.device;
+	out[n++] = &d->pvpanic.device;
+	for (unsigned i = 0; i < d->count; i++)
+		out[n++] = &d->all[i]->device;
+	return n;
+}
+
 void devices_stop(struct devices *d)
 {
 	loop_stop(&d->loop);

@@ -37,6 +37,13 @@ void devices_destroy(struct devices *d); /* also one that was never created */
 
 int devices_start(struct devices *d); /* memory is there; 0 or -errno */
 
+/* No device touches memory or moves after it, and nothing is in flight, until devices_thaw(). */
+void devices_freeze(struct devices *d);
+int devices_thaw(struct devices *d); /* 0 or -errno */
+
+/* All that is saved, bus first; returns how many, at most PCI_SLOTS + 2. */
+unsigned devices_list(const struct devices *d, const struct device **out);
+
 /* No device touches memory after it, and all are as at power-on. */
 void devices_stop(struct devices *d);
 

@@ -159,19 +159,42 @@ static void exit_serve(struct exits *x)
 	exit_rows[reason].handle(x, run);
 }
 
+/*
+ * Interrupted: by the end, by a signal that means nothing, or because the gate was closed. Who closes it does so first and
+ * asks for an immediate exit then; here the order is the other way round.
+ */
+static void interrupted(struct exits *x, bool leaving)
+{
+	x->signals++;
+	__atomic_store_n(&x->cpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	if (leaving)
+		gate_pass(x->gate, x->cpu->index);
+}
+
+/* With an immediate exit KVM_RUN finishes the last exit and nothing more: only then the state is whole. */
 void exits_run(struct exits *x)
 {
 	const struct kvmdev *dev = x->cpu->machine->dev;
 
+	if (x->gate)
+		gate_enter(x->gate);
 	while (ending_get(x->ending) == VM_RUNNING) {
-		const int r = kvmdev_ioctl(dev, x->cpu->fd, KVM_RUN, 0);
+		const bool leaving = x->gate && gate_is_closed(x->gate, x->cpu->index);
+		int r;
 
+		if (leaving)
+			__atomic_store_n(&x->cpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+		r = kvmdev_ioctl(dev, x->cpu->fd, KVM_RUN, 0);
 		if (r == 0)
 			exit_serve(x);
-		else if (r == -EINTR || r == -EAGAIN)
+		else if (r == -EINTR)
+			interrupted(x, leaving);
+		else if (r == -EAGAIN)
 			x->signals++;
 		else
 			ending_fail(x->ending, STATUS_INTERNAL, "the device %s refuses KVM_RUN: %s",
 				    dev->path, strerror(-r));
 	}
+	if (x->gate)
+		gate_leave(x->gate);
 }

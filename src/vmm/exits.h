@@ -5,8 +5,9 @@
 
 #include <stdatomic.h>
 
-#include "vmm/status.h"
+#include "vmm/gate.h"
 #include "vmm/machine.h"
+#include "vmm/status.h"
 
 #define EXIT_REASONS 64
 
@@ -32,6 +33,7 @@ struct exits {
 	void *owner;
 	struct processor *cpu;
 	struct ending *ending;
+	struct gate *gate; /* NULL: it is never stopped */
 	u64 counts[EXIT_REASONS];
 	u64 signals; /* KVM_RUN was interrupted */
 };

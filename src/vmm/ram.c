@@ -3,6 +3,7 @@
 #include "vmm/ram.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -38,6 +39,11 @@ int ram_create(struct ram *ram, u64 size, struct why *why)
 	ram->host = (u8 *)ALIGN_UP((uintptr_t)ram->mapping, (uintptr_t)HUGE);
 	madvise(ram->host, size, MADV_HUGEPAGE); /* a wish: the kernel may be built without */
 	madvise(ram->host, size, MADV_DONTDUMP);
+	ram->dirty = calloc((size >> PAGE_SHIFT) / 64 + 1, sizeof(u64));
+	if (!ram->dirty) {
+		ram_destroy(ram);
+		return why_set(why, ENOMEM, "no memory for the marks of written pages");
+	}
 	ram->size = size;
 	ram->low = size < RAM_HOLE_START ? size : RAM_HOLE_START;
 	ram->high = size - ram->low;
@@ -48,6 +54,7 @@ void ram_destroy(struct ram *ram)
 {
 	if (ram->mapping)
 		munmap(ram->mapping, ram->mapping_size);
+	free(ram->dirty);
 	memset(ram, 0, sizeof(*ram));
 }
 
@@ -70,7 +77,25 @@ int ram_write(const struct ram *ram, gpa_t gpa, const void *data, u64 len)
 	if (!to)
 		return -EFAULT;
 	memcpy(to, data, len);
+	ram_mark(ram, to, len);
 	return 0;
+}
+
+/* The locked operation is also the fence between the caller's store and the look of a harvester. */
+void ram_mark(const struct ram *ram, const void *host, u64 len)
+{
+	const u64 first = (u64)((const u8 *)host - ram->host) >> PAGE_SHIFT;
+	const u64 last = ((u64)((const u8 *)host - ram->host) + len - 1) >> PAGE_SHIFT;
+
+	if (!ram->dirty || !len)
+		return;
+	for (u64 page = first; page <= last; page++)
+		__atomic_fetch_or(&ram->dirty[page / 64], BIT_ULL(page % 64), __ATOMIC_SEQ_CST);
+}
+
+u64 ram_marks_take(const struct ram *ram, u64 first)
+{
+	return __atomic_exchange_n(&ram->dirty[first / 64], 0, __ATOMIC_SEQ_CST);
 }
 
 unsigned ram_map(const struct ram *ram, struct ram_range *out)

@@ -22,6 +22,7 @@ struct ram {
 	u64 high; /* bytes from RAM_HIGH_START */
 	void *mapping;
 	size_t mapping_size;
+	u64 *dirty; /* a bit per page that a device has written since the last harvest; NULL: nobody asks */
 };
 
 enum { RAM_USABLE = 1, RAM_RESERVED = 2 }; /* types of an e820 map and of PVH's */
@@ -43,6 +44,12 @@ void *ram_at(const struct ram *ram, gpa_t gpa, u64 len);
 
 /* 0, or -EFAULT if the range is not all RAM. */
 int ram_write(const struct ram *ram, gpa_t gpa, const void *data, u64 len);
+
+/* Who is no vCPU stores first and marks after: the dirty log of the KVM device does not see such stores. Any thread. */
+void ram_mark(const struct ram *ram, const void *host, u64 len);
+
+/* Move the marks of pages [first, first + 64) out; @first is a multiple of 64. */
+u64 ram_marks_take(const struct ram *ram, u64 first);
 
 /* The memory map of the guest; returns the number of ranges, at most RAM_RANGES_MAX. */
 unsigned ram_map(const struct ram *ram, struct ram_range *out);

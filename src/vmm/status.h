@@ -16,6 +16,7 @@ enum vm_end {
 
 enum exit_status {
 	STATUS_OK = 0,
+	STATUS_REFUSED = 1,   /* a running VM says no */
 	STATUS_USAGE = 2,     /* also bad input: a kernel, an initrd, a size */
 	STATUS_PREFLIGHT = 3, /* something needed is missing, or a program cannot be entered */
 	STATUS_RESET = 32,

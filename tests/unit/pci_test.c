@@ -241,16 +241,16 @@ static void test_state(void **state)
 	assert_int_equal(device_save(&pci.device, saved, n - 1), 0);
 	assert_int_equal(device_save(&pci.device, saved, sizeof(saved)), n);
 	pci.address = 0;
-	assert_int_equal(device_restore(&pci.device, saved, n, &why), 0);
+	assert_int_equal(device_restore(&pci.device, 0, saved, n, &why), 0);
 	assert_int_equal(pci.address, 0x8000083c);
 	/* Each prefix is refused, and nothing is taken over. */
 	pci.address = 5;
 	for (size_t cut = 0; cut < n; cut++)
-		assert_true(device_restore(&pci.device, saved, cut, &why) < 0);
+		assert_true(device_restore(&pci.device, 0, saved, cut, &why) < 0);
 	for (size_t i = 0; i < 1 + saved[0] + 4u; i++) {
 		memcpy(broken, saved, n);
 		broken[i] ^= 0x40;
-		assert_true(device_restore(&pci.device, broken, n, &why) < 0);
+		assert_true(device_restore(&pci.device, 0, broken, n, &why) < 0);
 	}
 	assert_int_equal(pci.address, 5);
 }

@@ -24,6 +24,7 @@
 static struct ram ram;
 static struct virtqueue q;
 static struct chain chain;
+static u64 dirty[2];
 
 static int setup(void **state)
 {
@@ -99,7 +100,13 @@ static void test_chain(void **state)
 	assert_memory_equal(ram.host + DATA + 0x10e, "xy\0", 3);
 	virtqueue_unpop(&q);
 	assert_int_equal(virtqueue_pop(&q, &chain), 1);
-	virtqueue_push(&q, chain.head, 16);
+	ram.dirty = dirty;
+	virtqueue_push(&q, &chain, 16);
+	/* What the device may write, and the ring; not what it only reads. */
+	assert_int_equal(ram_marks_take(&ram, 0), BIT(DATA >> 12) | BIT(USED >> 12));
+	assert_int_equal(ram_marks_take(&ram, 0), 0);
+	ram_mark(&ram, ram.host + 0x1fff, 2);
+	assert_int_equal(ram_marks_take(&ram, 0), 6);
 	assert_int_equal(get16(USED + 2), 1);
 	assert_int_equal(get16(USED + 4), 3);
 	assert_int_equal(get16(USED + 8), 16);
@@ -185,7 +192,7 @@ static void test_hostile(void **state)
 		if (virtqueue_pop(&q, &chain) != -EPROTO)
 			fail_msg("not refused: %s", bad->what);
 		assert_int_equal(virtqueue_pop(&q, &chain), -EPROTO);
-		virtqueue_push(&q, 0, 0);
+		virtqueue_push(&q, &(struct chain){ .head = 0 }, 0);
 		assert_int_equal(get16(USED + 2), 0);
 	}
 	/* More requests than the ring holds. */
@@ -228,16 +235,16 @@ static void test_events(void **state)
 {
 	(void)state;
 	desc_put(DESC, 0, DATA, 1, 0, 0);
-	virtqueue_push(&q, 0, 0);
+	virtqueue_push(&q, &(struct chain){ .head = 0 }, 0);
 	assert_true(virtqueue_wants_interrupt(&q));
 	put16(AVAIL, VRING_AVAIL_F_NO_INTERRUPT);
-	virtqueue_push(&q, 0, 0);
+	virtqueue_push(&q, &(struct chain){ .head = 0 }, 0);
 	assert_false(virtqueue_wants_interrupt(&q));
 	q.event_idx = 1;
 	put16(AVAIL + 4 + 2 * SIZE, 3); /* used_event: tell when the fourth is used */
-	virtqueue_push(&q, 0, 0);
+	virtqueue_push(&q, &(struct chain){ .head = 0 }, 0);
 	assert_false(virtqueue_wants_interrupt(&q));
-	virtqueue_push(&q, 0, 0);
+	virtqueue_push(&q, &(struct chain){ .head = 0 }, 0);
 	assert_true(virtqueue_wants_interrupt(&q));
 	assert_false(virtqueue_wants_interrupt(&q));
 	/* Notification: what came between is noticed. */
@@ -283,7 +290,7 @@ static void test_random(void **state)
 		}
 		assert_int_equal(out, chain.out_bytes);
 		assert_int_equal(in, chain.in_bytes);
-		virtqueue_push(&q, chain.head, (u32)in);
+		virtqueue_push(&q, &chain, (u32)in);
 	}
 }
 

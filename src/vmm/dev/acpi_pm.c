@@ -53,16 +53,35 @@ static void control_write(void *self, u16 offset, unsigned size, u32 value)
 		pm->end.end(pm->end.owner, VM_POWEROFF);
 }
 
-static u32 timer_read(void *self, u16 offset, unsigned size)
+static u64 timer_now(const struct acpi_pm *pm)
 {
 	struct timespec now;
-	u64 ticks;
 
-	(void)self;
-	(void)size;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	ticks = (u64)now.tv_sec * TIMER_HZ + (u64)now.tv_nsec * TIMER_HZ / NS_PER_S;
+	return (u64)now.tv_sec * NS_PER_S + (u64)now.tv_nsec + (u64)pm->timer_offset;
+}
+
+static u32 timer_read(void *self, u16 offset, unsigned size)
+{
+	const u64 ns = timer_now(self);
+	const u64 ticks = ns / NS_PER_S * TIMER_HZ + ns % NS_PER_S * TIMER_HZ / NS_PER_S;
+
+	(void)size;
 	return (u32)ticks >> (8 * offset);
+}
+
+static void acpi_pm_saving(void *self)
+{
+	struct acpi_pm *pm = self;
+
+	pm->timer = timer_now(pm);
+}
+
+static void acpi_pm_restored(void *self)
+{
+	struct acpi_pm *pm = self;
+
+	pm->timer_offset += (s64)(pm->timer - timer_now(pm));
 }
 
 static void acpi_pm_reset(void *self)
@@ -82,6 +101,7 @@ static const struct port_window acpi_pm_windows[] = {
 static const struct device_field acpi_pm_fields[] = {
 	DEVICE_FIELD(struct acpi_pm, enable),
 	DEVICE_FIELD(struct acpi_pm, control),
+	DEVICE_FIELD(struct acpi_pm, timer),
 };
 
 void acpi_pm_init(struct acpi_pm *pm, struct end_request end)
@@ -90,9 +110,12 @@ void acpi_pm_init(struct acpi_pm *pm, struct end_request end)
 	pm->end = end;
 	pm->device = (struct device){
 		.name = "acpi-pm",
+		.version = 1,
 		.windows = acpi_pm_windows,
 		.window_count = ARRAY_SIZE(acpi_pm_windows),
 		.reset = acpi_pm_reset,
+		.saving = acpi_pm_saving,
+		.restored = acpi_pm_restored,
 		.self = pm,
 		.has_lock = false,
 		.fields = acpi_pm_fields,

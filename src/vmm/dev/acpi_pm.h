@@ -15,6 +15,8 @@
 struct acpi_pm {
 	struct device device;
 	struct end_request end;
+	s64 timer_offset; /* of the timer to the host's clock, nanoseconds: it goes on where it was */
+	u64 timer;	  /* nanoseconds that it has counted; set for saving */
 	u16 enable;
 	u16 control;
 };

@@ -22,11 +22,18 @@ struct device_field {
 	const char *name;
 	size_t offset;
 	size_t size;
+	u32 since; /* version of the device's fields that has it; in an older one it is as reset leaves it */
 };
 
 #define DEVICE_FIELD(type, member)                                                                 \
 	{                                                                                          \
-#member, offsetof(type, member), sizeof(((type *)0)->member)                       \
+#member, offsetof(type, member), sizeof(((type *)0)->member), 0                    \
+	}
+
+/* A field that came later: raise the device's version, and give the new number here. */
+#define DEVICE_FIELD_SINCE(type, member, version)                                                  \
+	{                                                                                          \
+#member, offsetof(type, member), sizeof(((type *)0)->member), version              \
 	}
 
 struct device {
@@ -35,10 +42,14 @@ struct device {
 	unsigned window_count;
 	void (*reset)(void *self);
 	void *self;
-	bool has_lock; /* its operations may be called from several threads at once */
+	bool has_lock;	   /* its operations may be called from several threads at once */
+	unsigned instance; /* among those of the same name: its slot, its number */
+	u32 version;	   /* of the fields */
 	const struct device_field *fields; /* in *self */
 	unsigned field_count;
+	void (*saving)(void *self);   /* optional: fields that follow from something else are set */
 	void (*restored)(void *self); /* optional: what follows from the fields is made anew */
+	const char *unmovable; /* why it cannot be saved, as the end of a sentence; NULL: it can */
 };
 
 /* What a board gives its devices. */

@@ -279,6 +279,7 @@ void i16550_init(struct i16550 *uart, struct irq_line irq, void (*output)(void *
 	uart->owner = owner;
 	uart->device = (struct device){
 		.name = "i16550",
+		.version = 1,
 		.windows = i16550_windows,
 		.window_count = ARRAY_SIZE(i16550_windows),
 		.reset = i16550_reset,

@@ -184,6 +184,7 @@ void mc146818_init(struct mc146818 *rtc, u64 low, u64 high, s64 (*now)(void))
 	memset(rtc, 0, sizeof(*rtc));
 	rtc->device = (struct device){
 		.name = "mc146818",
+		.version = 1,
 		.windows = mc146818_windows,
 		.window_count = ARRAY_SIZE(mc146818_windows),
 		.reset = mc146818_reset,

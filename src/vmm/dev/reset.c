@@ -84,6 +84,7 @@ void reset_control_init(struct reset_control *rc, struct end_request end)
 	rc->end = end;
 	rc->device = (struct device){
 		.name = "reset",
+		.version = 1,
 		.windows = reset_windows,
 		.window_count = ARRAY_SIZE(reset_windows),
 		.reset = reset_control_reset,

@@ -286,6 +286,7 @@ void pci_init(struct pci_bus *bus, struct pci_host host)
 	pthread_mutex_init(&bus->irq_lock, NULL);
 	bus->device = (struct device){
 		.name = "pci",
+		.version = 1,
 		.windows = pci_windows,
 		.window_count = ARRAY_SIZE(pci_windows),
 		.reset = pci_reset,

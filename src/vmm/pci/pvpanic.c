@@ -37,6 +37,10 @@ static const struct pci_identity pvpanic_identity = {
 	.class_code = 0x088000, /* system peripheral, other */
 };
 
+static const struct device_field pvpanic_fields[] = {
+	DEVICE_FIELD(struct pvpanic, pci.config),
+};
+
 int pvpanic_init(struct pvpanic *p, struct pci_bus *bus, void (*panicked)(void *owner), void *owner)
 {
 	int r;
@@ -47,7 +51,14 @@ int pvpanic_init(struct pvpanic *p, struct pci_bus *bus, void (*panicked)(void *
 	p->panicked = panicked;
 	p->owner = owner;
 	r = pci_add(bus, &p->pci, &pvpanic_identity);
-	if (r == 0)
-		pci_add_bar(&p->pci, BAR, BAR_SIZE);
-	return r;
+	if (r < 0)
+		return r;
+	pci_add_bar(&p->pci, BAR, BAR_SIZE);
+	p->device = (struct device){ .name = "pvpanic",
+				     .instance = p->pci.slot,
+				     .version = 1,
+				     .self = p,
+				     .fields = pvpanic_fields,
+				     .field_count = ARRAY_SIZE(pvpanic_fields) };
+	return 0;
 }

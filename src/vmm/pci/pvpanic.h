@@ -6,7 +6,8 @@
 #include "vmm/pci/pci.h"
 
 struct pvpanic {
-	struct pci_function pci;       /* all that is saved is its configuration space */
+	struct device device; /* all that is saved is its configuration space */
+	struct pci_function pci;
 	void (*panicked)(void *owner); /* a vCPU's thread */
 	void *owner;
 };

@@ -60,7 +60,7 @@ static void request_finish(struct blk *b, struct request *r, int result, u32 wri
 						  : VIRTIO_BLK_S_IOERR;
 
 	iov_write(chain_in(&r->chain), r->chain.in, r->chain.in_bytes - 1, &status, 1);
-	virtqueue_push(&b->virtio.queues[QUEUE], r->chain.head, result == 0 ? written + 1 : 1);
+	virtqueue_push(&b->virtio.queues[QUEUE], &r->chain, result == 0 ? written + 1 : 1);
 	r->is_busy = false;
 }
 
@@ -268,6 +268,12 @@ static void blk_reset(struct virtio_device *d)
 	ring_drain(blk_of(d));
 }
 
+static void blk_quiesce(struct virtio_device *d)
+{
+	ring_drain(blk_of(d));
+	virtio_interrupt(d, QUEUE);
+}
+
 static void ring_prepare(void *owner, struct loop *loop)
 {
 	struct blk *b = owner;
@@ -293,7 +299,9 @@ static void ring_dispatch(void *owner, struct loop *loop)
 	pthread_mutex_unlock(&b->virtio.lock);
 }
 
-static const struct virtio_ops blk_ops = { .queue_ready = queue_ready, .reset = blk_reset };
+static const struct virtio_ops blk_ops = { .queue_ready = queue_ready,
+					   .reset = blk_reset,
+					   .quiesce = blk_quiesce };
 
 static const struct virtio_kind blk_kind = {
 	.name = "virtio-blk",

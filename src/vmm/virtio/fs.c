@@ -31,7 +31,7 @@ static void queue_ready(struct virtio_device *d, unsigned queue)
 			virtio_broken(d);
 			break;
 		}
-		virtqueue_push(&d->queues[queue], c.head, (u32)n);
+		virtqueue_push(&d->queues[queue], &c, (u32)n);
 	}
 	virtio_interrupt(d, queue);
 }
@@ -49,6 +49,7 @@ static const struct virtio_kind fs_kind = {
 	.class_code = 0x018000, /* mass storage, other */
 	.queues = 2,
 	.ops = &fs_ops,
+	.unmovable = "what the guest has open in a shared folder is known to this process only",
 };
 
 int fs_create(struct fs **out, const char *path, const char *tag, bool read_only,

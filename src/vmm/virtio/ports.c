@@ -74,7 +74,7 @@ static void messages_send(struct ports *p)
 
 		if (m->name)
 			n += iov_write(chain_in(&c), c.in, n, m->name, strlen(m->name));
-		virtqueue_push(&p->virtio.queues[CONTROL_TO_GUEST], c.head, (u32)n);
+		virtqueue_push(&p->virtio.queues[CONTROL_TO_GUEST], &c, (u32)n);
 	}
 	memmove(p->messages, p->messages + sent,
 		(p->message_count - sent) * sizeof(p->messages[0]));
@@ -111,7 +111,7 @@ static void controls_take(struct ports *p)
 	while (virtio_pop(&p->virtio, CONTROL_FROM_GUEST, &c)) {
 		if (iov_read(c.iov, c.out, 0, &m, sizeof(m)) == sizeof(m))
 			control_take(p, &m);
-		virtqueue_push(&p->virtio.queues[CONTROL_FROM_GUEST], c.head, 0);
+		virtqueue_push(&p->virtio.queues[CONTROL_FROM_GUEST], &c, 0);
 	}
 	virtio_interrupt(&p->virtio, CONTROL_FROM_GUEST);
 }
@@ -175,7 +175,7 @@ static void output_take(struct ports *p, unsigned i)
 	port->is_blocked = false;
 	while (!port->is_blocked && virtio_pop(&p->virtio, queue, &c)) {
 		if (request_write(p, port, &c)) {
-			virtqueue_push(&p->virtio.queues[queue], c.head, 0);
+			virtqueue_push(&p->virtio.queues[queue], &c, 0);
 		} else {
 			virtqueue_unpop(&p->virtio.queues[queue]);
 			port->is_blocked = true;
@@ -207,7 +207,7 @@ static void input_give(struct ports *p, unsigned i)
 		input_over(p, i);
 	if (n <= 0)
 		return;
-	virtqueue_push(&p->virtio.queues[queue], c.head, (u32)n);
+	virtqueue_push(&p->virtio.queues[queue], &c, (u32)n);
 	virtio_interrupt(&p->virtio, queue);
 }
 
@@ -292,6 +292,7 @@ static const struct virtio_kind ports_kind = {
 	.queues = 2 * PORTS_MAX + 2,
 	.features = BIT_ULL(VIRTIO_CONSOLE_F_MULTIPORT),
 	.ops = &ports_operations,
+	.unmovable = "the streams of a command are those of this process",
 };
 
 int ports_create(struct ports **out, const struct port_end *ends, unsigned count,

@@ -45,6 +45,14 @@ static void store16(u8 *p, u16 value)
 	__atomic_store_n((u16 *)(void *)p, value, __ATOMIC_RELEASE);
 }
 
+static void used16_store(const struct virtqueue *q, u64 offset, u16 value)
+{
+	u8 *p = ring(q, q->used_at, offset);
+
+	store16(p, value);
+	ram_mark(q->ram, p, sizeof(value));
+}
+
 static int broken(struct virtqueue *q)
 {
 	q->broken = 1;
@@ -157,16 +165,20 @@ void virtqueue_unpop(struct virtqueue *q)
 	q->last_avail--;
 }
 
-void virtqueue_push(struct virtqueue *q, u16 head, u32 written)
+void virtqueue_push(struct virtqueue *q, const struct chain *c, u32 written)
 {
-	const struct vring_used_elem element = { head, written };
+	const struct vring_used_elem element = { c->head, written };
+	u8 *place;
 
+	for (unsigned i = 0; i < c->in; i++)
+		ram_mark(q->ram, chain_in(c)[i].iov_base, chain_in(c)[i].iov_len);
 	if (!q->enabled || q->broken)
 		return;
-	memcpy(ring(q, q->used_at, USED_RING + 8u * (q->used % q->size)), &element,
-	       sizeof(element));
+	place = ring(q, q->used_at, USED_RING + 8u * (q->used % q->size));
+	memcpy(place, &element, sizeof(element));
+	ram_mark(q->ram, place, sizeof(element));
 	q->used++;
-	store16(ring(q, q->used_at, USED_IDX), q->used);
+	used16_store(q, USED_IDX, q->used);
 }
 
 bool virtqueue_wants_interrupt(struct virtqueue *q)
@@ -191,9 +203,9 @@ bool virtqueue_notify_on(struct virtqueue *q)
 	if (!q->enabled || q->broken)
 		return false;
 	if (q->event_idx)
-		store16(ring(q, q->used_at, AVAIL_EVENT(q)), q->last_avail);
+		used16_store(q, AVAIL_EVENT(q), q->last_avail);
 	else
-		store16(ring(q, q->used_at, USED_FLAGS), 0);
+		used16_store(q, USED_FLAGS, 0);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return load16(ring(q, q->avail_at, AVAIL_IDX)) != q->last_avail;
 }
@@ -202,5 +214,5 @@ void virtqueue_notify_off(struct virtqueue *q)
 {
 	/* With event idx an event far behind says the same, and nothing has to be written. */
 	if (q->enabled && !q->broken && !q->event_idx)
-		store16(ring(q, q->used_at, USED_FLAGS), VRING_USED_F_NO_NOTIFY);
+		used16_store(q, USED_FLAGS, VRING_USED_F_NO_NOTIFY);
 }

@@ -47,8 +47,8 @@ int virtqueue_pop(struct virtqueue *q, struct chain *chain);
 /* Take back the last pop: the request stays available. Only before any other call. */
 void virtqueue_unpop(struct virtqueue *q);
 
-/* Give @head back, with @written bytes of its writable part filled. */
-void virtqueue_push(struct virtqueue *q, u16 head, u32 written);
+/* Give @chain back, with @written bytes of its writable part filled. All of that part counts as written (ram_mark()). */
+void virtqueue_push(struct virtqueue *q, const struct chain *chain, u32 written);
 
 /* After pushes: whether the driver wants to be told. */
 bool virtqueue_wants_interrupt(struct virtqueue *q);

@@ -23,7 +23,7 @@ static void queue_ready(struct virtio_device *d, unsigned queue)
 		const size_t want = c.in_bytes < REQUEST_MAX ? c.in_bytes : REQUEST_MAX;
 		const ssize_t got = getrandom(bytes, want, 0);
 
-		virtqueue_push(&d->queues[queue], c.head,
+		virtqueue_push(&d->queues[queue], &c,
 			       got < 0 ? 0
 				       : (u32)iov_write(chain_in(&c), c.in, 0, bytes, (size_t)got));
 	}

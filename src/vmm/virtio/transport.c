@@ -355,6 +355,7 @@ static int function_add(struct virtio_device *d, struct pci_bus *bus)
 	r = pci_add(bus, f, &id);
 	if (r < 0)
 		return r;
+	d->device.instance = f->slot;
 	pci_add_bar(f, BAR, BAR_SIZE);
 	r = msix_init(f, d->kind->queues + 1, BAR, AT_MSIX, AT_PENDING);
 	return r < 0 ? r : capabilities_add(f);

@@ -140,6 +140,18 @@ static void loop_dispatch(void *owner, struct loop *loop)
 	pthread_mutex_unlock(&d->lock);
 }
 
+void virtio_quiesce(struct virtio_device *d)
+{
+	pthread_mutex_lock(&d->lock);
+	if (atomic_fetch_and(&d->kicked, ~VIRTIO_KICK_RESET) & VIRTIO_KICK_RESET) {
+		state_clear(d);
+		pci_intx_set(&d->pci, false);
+	}
+	if (d->kind->ops->quiesce)
+		d->kind->ops->quiesce(d);
+	pthread_mutex_unlock(&d->lock);
+}
+
 void virtio_status_write(struct virtio_device *d, u8 status)
 {
 	const u8 was = d->status;
@@ -191,6 +203,7 @@ static void virtio_restored(void *self)
 	if (d->queue_select > d->kind->queues)
 		d->queue_select = 0;
 	d->agreed &= d->offered;
+	pci_intx_set(&d->pci, atomic_load(&d->isr) && !msix_is_enabled(&d->pci));
 	virtio_kick(d, BIT(d->kind->queues) - 1);
 }
 
@@ -239,6 +252,8 @@ int virtio_core_init(struct virtio_device *d, const struct virtio_kind *kind, st
 
 	d->device = (struct device){
 		.name = kind->name,
+		.version = 1,
+		.unmovable = kind->unmovable,
 		.reset = virtio_reset,
 		.self = d,
 		.has_lock = true,

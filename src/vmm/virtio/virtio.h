@@ -24,6 +24,8 @@ struct virtio_ops {
 	void (*queue_ready)(struct virtio_device *d, unsigned queue); /* requests may be there */
 	void (*activated)(struct virtio_device *d);		      /* optional: DRIVER_OK */
 	void (*reset)(struct virtio_device *d); /* optional: finish or forget all requests */
+	void (*quiesce)(struct virtio_device
+				*d); /* optional: finish what is in flight; the thread stands */
 	void (*config_written)(struct virtio_device *d); /* optional: the driver wrote it */
 };
 
@@ -34,6 +36,7 @@ struct virtio_kind {
 	unsigned queues;
 	u64 features; /* beside those of the transport */
 	const struct virtio_ops *ops;
+	const char *unmovable; /* as of struct device */
 };
 
 struct virtio_device {
@@ -71,6 +74,9 @@ void virtio_kick(struct virtio_device *d, u32 what);
 /* From a vCPU, with the lock. */
 void virtio_status_write(struct virtio_device *d, u8 status);
 void virtio_queue_enable(struct virtio_device *d);
+
+/* While the device thread stands: what is in flight is finished, and a reset that waits is done. */
+void virtio_quiesce(struct virtio_device *d);
 
 /* With the lock held, from the device thread. */
 void virtio_interrupt(struct virtio_device *d, unsigned queue); /* if the driver wants it */

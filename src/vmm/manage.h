@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the monitor of a VM is asked: the commands, on a machine under control. */
+#ifndef VMM_MANAGE_H
+#define VMM_MANAGE_H
+
+#include "vmm/control.h"
+#include "vmm/monitor/monitor.h"
+
+struct manage {
+	struct control *control;
+	struct monitor *monitor; /* NULL: the VM has no name */
+	const char *name;
+};
+
+/* @name: NULL gives no monitor. 0, -EBUSY when the name is taken, or another -errno with one line. */
+int manage_open(struct manage *m, struct control *control, const char *name, struct why *why);
+void manage_close(struct manage *m);
+
+#endif
