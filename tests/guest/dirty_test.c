@@ -330,7 +330,7 @@ static void own_writes(void)
 #define PAGES	  96u
 #define WORDS	  ((PAGES + 63) / 64)
 #define CPUS_MAX  4
-#define MILLIS	  300
+#define MILLIS	  80
 #define STACK(i)  (0x30000ul + 0x1000 * (i))
 #define STOP_FLAG 0x28000ul
 
