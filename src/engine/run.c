@@ -218,13 +218,19 @@ static bool is_locked(const struct x86_insn *insn)
 	       (insn->prefixes & INSN_LOCK || (insn->opcode & 0xfe) == 0x86);
 }
 
-/* An x87 store that has raised an unmasked exception leaves memory as it is. FNSTCW and FNSTSW raise none. */
+#define X87_HOLDS_BACK (BIT(0) | BIT(3) | BIT(4)) /* invalid, overflow, underflow */
+
+/*
+ * An x87 store leaves memory as it is when it has raised one of these unmasked; a result that is not exact is stored.
+ * Nothing was pending before but for FNSTCW and FNSTSW, which raise nothing.
+ */
 static bool store_held_back(const struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	bool x87 = insn->opcode >= 0xd8 && insn->opcode <= 0xdf;
 	bool fn = (insn->opcode == 0xd9 || insn->opcode == 0xdd) && (insn->modrm >> 3 & 7) == 7;
 
-	return x87 && !fn && xs_get64(cpu, XS_BV) & XC_X87 && xs_get16(cpu, XS_FSW) & BIT(7);
+	return x87 && !fn && xs_get64(cpu, XS_BV) & XC_X87 &&
+	       xs_get16(cpu, XS_FSW) & ~xs_get16(cpu, XS_FCW) & X87_HOLDS_BACK;
 }
 
 /*

@@ -52,6 +52,8 @@ static bool leaves_flags_open(const u8 *code, size_t n)
 
 static void compare(const struct world *a, const struct world *b, enum mode_id mode)
 {
+	u32 at;
+
 	if (a->vector != b->vector)
 		fuzz_failed("%s: vector %d in the checked form, %d in the fast one",
 			    modes[mode].name, a->vector, b->vector);
@@ -63,8 +65,9 @@ static void compare(const struct world *a, const struct world *b, enum mode_id m
 	if (a->cr0 != b->cr0 || a->cr2 != b->cr2 || a->cr3 != b->cr3 || a->cr4 != b->cr4 ||
 	    a->efer != b->efer || a->df != b->df || a->xcr0 != b->xcr0)
 		fuzz_failed("%s: control registers differ", modes[mode].name);
-	if (machine_memory_differs())
-		fuzz_failed("%s: memory differs", modes[mode].name);
+	if (machine_memory_differs(&at))
+		fuzz_failed("%s: memory differs at %#x (%s), vector %d", modes[mode].name, at,
+			    machine_memory_text(at), a->vector);
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)

@@ -150,6 +150,47 @@ static void pending_exception(void)
 	vm_destroy(&vm);
 }
 
+/*
+ * Stores across pages, with all exceptions unmasked: a result that is not exact is stored, one that is invalid, too large or too
+ * small is not, and #MF comes at the next waiting instruction.
+ */
+GUEST(inexact, 64,
+      "fninit; movw $0x340, 0x20000; fldl 0x20010; fldcw 0x20000; fistpl 0x20ffe; fwait; hlt");
+GUEST(invalid, 64,
+      "fninit; movw $0x340, 0x20000; fldl 0x20018; fldcw 0x20000; fistpl 0x20ffe; fwait; hlt");
+GUEST(toolarge, 64,
+      "fninit; movw $0x340, 0x20000; fldl 0x20018; fldcw 0x20000; fsts 0x20ffe; fwait; hlt");
+GUEST(toosmall, 64,
+      "fninit; movw $0x340, 0x20000; fldl 0x20020; fldcw 0x20000; fsts 0x20ffe; fwait; hlt");
+
+static void store_across(struct vm *vm, const uint8_t *code, const uint8_t *end, unsigned expected)
+{
+	struct vm_frame f;
+
+	vm_enter(vm, VM_LONG, 0);
+	vm_load(vm, VM_CODE, code, end - code);
+	image_clear(vm);
+	vm_poke(vm, IMAGE + 0x10, 0x4009000000000000, 8); /* 3.125 */
+	vm_poke(vm, IMAGE + 0x18, 0x7e37e43c8800759c, 8); /* 1e300 */
+	vm_poke(vm, IMAGE + 0x20, 0x01a56e1fc2f8f359, 8); /* 1e-300 */
+	vm_poke(vm, IMAGE + 0xffe, 0x55555555, 4);
+	f = VM_FAULT(vm, 16);
+	CHECK_EQ(f.rip, VM_CODE + (end - code) - 2);
+	CHECK_EQ(vm_peek(vm, IMAGE + 0xffe, 4), expected);
+}
+
+static void stores_across_pages(void)
+{
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	store_across(&vm, inexact, inexact_end, 3);
+	store_across(&vm, invalid, invalid_end, 0x55555555);
+	store_across(&vm, toolarge, toolarge_end, 0x55555555);
+	store_across(&vm, toosmall, toosmall_end, 0x55555555);
+	vm_destroy(&vm);
+}
+
 /* What another guest, or the host, left in the registers is not seen by a new one. */
 GUEST(fresh, 64, "fxsave64 0x20000; hlt");
 
@@ -173,4 +214,5 @@ static void fresh_state(void)
 VM_TESTS({ .name = "FNSTENV, FNSAVE, FXSAVE", .run = environments, .library_only = true },
 	 { .name = "XSAVE, XSAVEOPT, XSAVEC", .run = xsave_images, .library_only = true },
 	 { .name = "a pending exception", .run = pending_exception },
+	 { .name = "unmasked exceptions of stores across pages", .run = stores_across_pages },
 	 { .name = "a new processor's state", .run = fresh_state });

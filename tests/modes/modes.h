@@ -201,8 +201,10 @@ void machine_run(unsigned which, const struct cell *c, const struct world *in, s
 #define STREAM_MAX 256
 bool machine_stream(unsigned which, const struct cell *c, const u8 *code, unsigned n,
 		    const struct world *in, struct world *out);
-/* Whether the memory that two runs of a stream left differs, frames of their last exceptions apart. */
-bool machine_memory_differs(void);
+/* Whether the memory that two runs of a stream left differs, frames of their last exceptions apart, and where first. */
+bool machine_memory_differs(u32 *at);
+/* Eight bytes from @at on, of both. */
+const char *machine_memory_text(u32 at);
 /* Segment state of the mode: base and limit as linear() wants them. */
 u64 segment_base(const struct cell *c, unsigned seg);
 u32 segment_limit(const struct cell *c, unsigned seg);

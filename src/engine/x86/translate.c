@@ -141,7 +141,11 @@ static enum x86_status decode_block(struct tr *t, const u8 *host, u8 **host2)
 	return X86_OK;
 }
 
-/* Flags that each instruction needs, backwards; behind the block all are needed. */
+/*
+ * Flags that each instruction needs, backwards; behind the block all are needed.
+ * DIFFERS: the frame of a fault shows arithmetic flags that the faulting instruction and those behind it overwrite unread as anything: they
+ * are lost, since the instruction runs again from its start. The checked form keeps them.
+ */
 static void find_live_flags(struct tr *t)
 {
 	t->live_in[t->n] = FL_ARITH;
