@@ -330,6 +330,7 @@ int cmd_run(int argc, char **argv)
 		r = library_options_set(&o, &why);
 	if (r < 0) {
 		say("%s", why.text);
+		free(o.guest.script);
 		return STATUS_USAGE;
 	}
 	say_set_name(o.name);
@@ -351,8 +352,11 @@ int cmd_run(int argc, char **argv)
 		.json = o.json,
 		.verbose = o.verbose,
 	};
-	if (!o.flat)
-		return run_kernel(&o, &config);
+	if (!o.flat) {
+		r = run_kernel(&o, &config);
+		free(o.guest.script);
+		return r;
+	}
 	if (o.verbose)
 		print_equivalent(&o, &config);
 	return flat_run(&config);

@@ -115,7 +115,7 @@ u64 form_key(const struct template *t, const ZydisDecodedInstruction *zi,
 {
 	u64 h = 1;
 
-	mix(&h, zi->mnemonic | zi->encoding << 16 | t->map << 20 | zi->opcode << 24);
+	mix(&h, zi->mnemonic | zi->encoding << 16 | t->map << 20 | (u64)zi->opcode << 24);
 	mix(&h, zi->avx.mask.mode | zi->avx.broadcast.mode << 4 | !!zi->avx.rounding.mode << 10 |
 			!!zi->avx.has_sae << 11 | zi->avx.vector_length << 16);
 	mix(&h, zi->attributes & (ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_REP |

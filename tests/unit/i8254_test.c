@@ -221,6 +221,16 @@ static unsigned ticks_at_once(void)
 	return n;
 }
 
+/* How many come before half a second goes by without one. */
+static unsigned ticks_until_silence(void)
+{
+	unsigned n = 0;
+
+	while (n < 100 && !wait_tick(500))
+		n++;
+	return n;
+}
+
 static void ticks(void **state)
 {
 	u64 start;
@@ -237,11 +247,10 @@ static void ticks(void **state)
 	sleep_ms(200); /* nothing piles up */
 	assert_in_range(ticks_at_once(), 1, 10);
 	out(0x43, 0x30);		    /* mode 0: once */
-	assert_int_equal(wait_tick(20), 0); /* the old count runs until a new one is written */
+	assert_int_equal(wait_tick(2000), 0); /* the old count runs until a new one is written */
 	out(0x40, 2386 & 0xff);
 	out(0x40, 2386 >> 8);
-	(void)wait_tick(20);
-	assert_int_equal(wait_tick(20), -1);
+	assert_in_range(ticks_until_silence(), 1, 2); /* a last old one, perhaps, and the new one */
 	out(0x43, 0x3a); /* mode 5: no tick */
 	out(0x40, 100);
 	out(0x40, 0);

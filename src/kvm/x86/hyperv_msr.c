@@ -248,11 +248,12 @@ static int vm_write(struct vcpu *v, int row, u32 index, u64 value, bool host)
 static int vm_read(struct vcpu *v, int row, u32 index, u64 *value)
 {
 	struct hv_vm *hv = &v->vm->hv;
+	const u32 nth = index - rows[row].first;
 	const u64 *field[HV_MSR_COUNT] = {
 		[HV_GUEST_OS_ID] = &hv->guest_os_id,
 		[HV_HYPERCALL] = &hv->hypercall,
 		[HV_REFERENCE_TSC] = &hv->tsc_page,
-		[HV_CRASH_P] = &hv->crash[index - rows[HV_CRASH_P].first],
+		[HV_CRASH_P] = row == HV_CRASH_P ? &hv->crash[nth] : NULL,
 		[HV_CRASH_CTL] = &hv->crash_ctl,
 		[HV_REENLIGHTENMENT] = &hv->reenlightenment,
 		[HV_TSC_EMULATION_CONTROL] = &hv->emulation_control,

@@ -59,17 +59,16 @@ static int broken(struct virtqueue *q)
 	return -EPROTO;
 }
 
-/* A descriptor read once: the guest may change it at any time. */
+/*
+ * A descriptor read once: the guest may change it at any time, so the copy is made opaque to the compiler. An indirect table
+ * may begin at any byte.
+ */
 static struct vring_desc desc_load(const u8 *table, unsigned i)
 {
 	struct vring_desc d;
-	const volatile struct vring_desc *from =
-		(const volatile struct vring_desc *)(const void *)(table + 16u * i);
 
-	d.addr = from->addr;
-	d.len = from->len;
-	d.flags = from->flags;
-	d.next = from->next;
+	memcpy(&d, table + 16u * i, sizeof(d));
+	__asm__ volatile("" : "+m"(d));
 	return d;
 }
 
