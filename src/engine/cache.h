@@ -12,10 +12,12 @@
  *	code_w  [ stubs | block | block | ...            ]  grows up; exec = write + delta
  *	meta    [ struct block, records, pc maps, pages  ]  grows up
  *
- * Nothing is freed singly. A block that must not run any more is killed: taken out of the hash,
- * its incoming jumps sent back to their stubs, its entry overwritten by a call of the dead stub, which is where
- * branch caches that still know it end up. When one of the two regions is full, all is forgotten at
- * once (cache_reset()), which only engine_run() does, while no translated code runs.
+ * Nothing is freed singly. A block that must not run any more is killed: its incoming jumps are sent back to their
+ * stubs, its entry is overwritten by a call of the dead stub, which is where branch caches that still know it end up.
+ * It stays in the hash: a new translation of the same bytes, mode and form takes its place, when it fits, and so
+ * whoever still knows the old entry is right again. Code that is patched for ever needs no new memory. When one
+ * of the two regions is full, all is forgotten at once (cache_reset()), which only engine_run() does, while no
+ * translated code runs.
  *
  * A block belongs to one guest-physical page (two when its only instruction straddles) and holds no guest
  * address: it serves every mapping of its page. Direct jumps inside the page are chained.
@@ -40,7 +42,8 @@ struct exit_link {
 	u32 keep, keep_site; /* of the poll that keeps the flags, and its jump's displacement */
 	u16 target_off;	     /* of the target in the page */
 	struct block *from;
-	struct exit_link *next; /* among the links into one block */
+	struct exit_link *next;	 /* among the links into one block */
+	struct exit_link **prev; /* what points here; NULL: not linked */
 };
 
 struct pc_entry {     /* host pc to guest instruction; sorted by .host */
@@ -54,6 +57,13 @@ struct pc_entry {     /* host pc to guest instruction; sorted by .host */
 #define PC_ACCESS                                                                                  \
 	BIT(4) /* the host instruction here is an access to guest memory, and nothing was done before it */
 
+struct page_node { /* on the list of one chunk of a page */
+	struct block *block;
+	struct code_page *page;
+	u32 chunk;
+	struct page_node *next, **prev;
+};
+
 struct block {
 	gpa_t gpa; /* of the first byte; address space in bits 60.. */
 	u32 mode;
@@ -65,17 +75,16 @@ struct block {
 	u16 ninsns;
 	u16 npc;
 	u32 code, code_len; /* offset in the code region; entry with the flags in cpu.aflags */
-	u32 chain;	    /* offset of the entry with the flags in the host, for linked jumps */
-	gpa_t second;	    /* straddles: gpa of the second page */
+	u32 code_room;	    /* for another translation at the same place */
+	u32 meta_room;	    /* bytes of meta from here on that are this block's */
+	u32 nnodes;
+	u32 chain;    /* offset of the entry with the flags in the host, for linked jumps */
+	gpa_t second; /* straddles: gpa of the second page */
 	struct pc_entry *pc;
+	struct page_node *node; /* one for each chunk that it was made from */
 	struct block *hash_next;
 	struct exit_link exit[2];
 	struct exit_link *incoming;
-};
-
-struct page_node {
-	struct block *block;
-	struct page_node *next;
 };
 
 #define CHUNK_SHIFT 6 /* a page has 64 chunks of 64 bytes */
@@ -86,12 +95,14 @@ struct page_node {
 struct code_page {
 	gpa_t gpa; /* page address with the address space */
 	struct code_page *hash_next;
-	u64 map;  /* chunks that blocks were made from; bits stay until no block is live */
+	u64 map;  /* chunks that live blocks were made from */
 	u32 live; /* blocks that are not dead */
 	u32 idle_writes;
+	u32 quiet;   /* stores beside code since the last block was made from the page */
+	bool ranged; /* some of its bytes may be in a range for writes: see tlb_beside() */
 	u8 *snapshot;
 	u64 serial; /* of the slot whose descriptor counts this vCPU as holder; 0: none does */
-	struct page_node *chunk[CHUNKS]; /* blocks by the chunks that they touch */
+	struct page_node *chunk[CHUNKS]; /* live blocks by the chunks that they touch */
 };
 
 #define CACHE_HASH	BIT(16)
@@ -115,6 +126,7 @@ struct cache {
 	u64 generation;	       /* counts resets */
 	u8 scratch[PAGE_SIZE]; /* of cache_verify_page() */
 	u64 dead_stub;	       /* executable address */
+	bool ranges_stale; /* there is a block where stores may go by a range: translate() looks */
 	/* statistics */
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
 };
@@ -138,17 +150,23 @@ void cache_reset(struct cache *c, const struct mem *mem);
 void *cache_alloc(struct cache *c, size_t n);
 struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
 /*
- * Make a block findable. @bytes, which it was made from, go into the snapshots of its pages @host and @host2 (in this
- * process), even when others are there by now: so the difference is found.
+ * Make a block findable: a new one, or a dead one that was translated again in its place. @bytes, which it was made
+ * from, go into the snapshots of its pages @host and @host2 (in this process), even when others are there by now:
+ * so the difference is found. There is room for cache_nodes() nodes at b->node.
  */
 bool cache_insert(struct cache *c, struct block *b, const u8 *bytes, const u8 *host,
 		  const u8 *host2);
+unsigned cache_nodes(const struct block *b);
 
 /* Leaf. */
 /* Kill the blocks that touch [off, off + len). Returns their number. */
 unsigned cache_kill_range(struct cache *c, struct code_page *p, unsigned off, unsigned len);
 void cache_kill(struct cache *c, struct block *b);
 struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
+/* The killed block whose place a new translation may take. */
+struct block *cache_find_dead(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form);
+/* A dead block's place was written to in vain. It is not found any more. */
+void cache_abandon(struct cache *c, struct block *b);
 struct code_page *cache_page_find(const struct cache *c, gpa_t page);
 struct block *cache_block_at(const struct cache *c, u64 pc);
 /*

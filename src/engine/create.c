@@ -101,6 +101,7 @@ static void code_written(void *engine, struct slot *slot, gpa_t gpa, unsigned le
 struct engine_vcpu *engine_vcpu_create(struct engine *e)
 {
 	struct engine_vcpu *v = pages_get(sizeof(*v));
+	u32 others;
 	bool ok;
 
 	if (!v)
@@ -139,8 +140,11 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 	pthread_mutex_lock(&e->lock);
 	v->next = e->vcpus;
 	__atomic_store_n(&e->vcpus, v, __ATOMIC_RELEASE);
-	e->nvcpus++;
+	others = __atomic_fetch_add(&e->nvcpus, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&e->lock);
+	/* Before the second vCPU runs, the first must not store beside code any more without asking. */
+	if (others == 1)
+		requests_ask_all(e, v, REQUEST_DROP_WRITE);
 	return v;
 out:
 	errno = ENOMEM;

@@ -13,6 +13,14 @@ struct block *cache_find(const struct cache *c, gpa_t gpa, u32 mode, enum block_
 	return NULL;
 }
 
+struct block *cache_find_dead(const struct cache *c, gpa_t gpa, u32 mode, enum block_form form)
+{
+	for (struct block *b = c->hash[cache_hash(gpa, mode)]; b; b = b->hash_next)
+		if (b->gpa == gpa && b->mode == mode && b->form == form && b->dead)
+			return b;
+	return NULL;
+}
+
 struct code_page *cache_page_find(const struct cache *c, gpa_t page)
 {
 	for (struct code_page *p = c->pages[(page >> PAGE_SHIFT) & (CACHE_PAGE_HASH - 1)]; p;
@@ -74,14 +82,27 @@ static void unlink_exit(struct cache *c, const struct exit_link *l)
 
 void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 {
-	if (l->from->dead || to->dead)
+	if (l->from->dead || to->dead || l->prev)
 		return;
 	if (l->poll)
 		poll_link(c, l, to);
 	else
 		site_write(c, l->site, to->chain);
 	l->next = to->incoming;
+	l->prev = &to->incoming;
+	if (l->next)
+		l->next->prev = &l->next;
 	to->incoming = l;
+}
+
+static void exit_forget(struct exit_link *l)
+{
+	if (!l->prev)
+		return;
+	*l->prev = l->next;
+	if (l->next)
+		l->next->prev = l->prev;
+	l->prev = NULL;
 }
 
 /* A call, and the block behind it for the stub: each block has a jump and its stub, which are longer. None runs its entry meanwhile. */
@@ -95,15 +116,36 @@ static void entry_bury(struct cache *c, struct block *b)
 	__builtin_memcpy(p + 5, &b, 8);
 }
 
-static void page_leave(struct cache *c, gpa_t page)
+static void node_leave(struct page_node *n)
 {
-	struct code_page *p = cache_page_find(c, page);
+	struct code_page *p = n->page;
 
-	if (p && !--p->live)
-		p->map = 0;
+	*n->prev = n->next;
+	if (n->next)
+		n->next->prev = n->prev;
+	if (!p->chunk[n->chunk])
+		p->map &= ~BIT_ULL(n->chunk);
 }
 
 static void block_kill(struct cache *c, struct block *b)
+{
+	for (unsigned k = 0; k < ARRAY_SIZE(b->exit); k++)
+		exit_forget(&b->exit[k]);
+	while (b->incoming) {
+		unlink_exit(c, b->incoming);
+		exit_forget(b->incoming);
+	}
+	b->dead = true;
+	entry_bury(c, b);
+	b->node[0].page->live--;
+	if (b->straddles)
+		b->node[b->nnodes - 1].page->live--;
+	for (unsigned k = 0; k < b->nnodes; k++)
+		node_leave(&b->node[k]);
+	c->killed++;
+}
+
+void cache_abandon(struct cache *c, struct block *b)
 {
 	struct block **p = &c->hash[cache_hash(b->gpa, b->mode)];
 
@@ -111,16 +153,7 @@ static void block_kill(struct cache *c, struct block *b)
 		p = &(*p)->hash_next;
 	if (*p)
 		*p = b->hash_next;
-	for (struct exit_link *l = b->incoming; l; l = l->next)
-		if (!l->from->dead) /* else its bytes may be those of a buried entry */
-			unlink_exit(c, l);
-	b->incoming = NULL;
-	b->dead = true;
 	entry_bury(c, b);
-	page_leave(c, b->gpa & PAGE_MASK);
-	if (b->straddles)
-		page_leave(c, b->second);
-	c->killed++;
 }
 
 void cache_kill(struct cache *c, struct block *b)
@@ -144,25 +177,20 @@ static void block_span(const struct block *b, gpa_t page, unsigned *lo, unsigned
 	}
 }
 
-/* Kill what one chunk lists and touches [off, off + len), and take the dead off the list. */
+/* Kill what one chunk lists and touches [off, off + len). */
 static unsigned chunk_written(struct cache *c, struct code_page *p, unsigned k, unsigned off,
 			      unsigned len)
 {
-	struct page_node **link = &p->chunk[k];
+	struct page_node *next;
 	unsigned lo, hi, n = 0;
 
-	while (*link) {
-		struct block *b = (*link)->block;
-
-		block_span(b, p->gpa, &lo, &hi);
-		if (!b->dead && lo < off + len && off < hi) {
-			block_kill(c, b);
+	for (struct page_node *at = p->chunk[k]; at; at = next) {
+		next = at->next; /* of another block: it has one node on a list */
+		block_span(at->block, p->gpa, &lo, &hi);
+		if (lo < off + len && off < hi) {
+			block_kill(c, at->block);
 			n++;
 		}
-		if (b->dead)
-			*link = (*link)->next;
-		else
-			link = &(*link)->next;
 	}
 	return n;
 }
@@ -198,22 +226,16 @@ static unsigned kill_stale(struct cache *c, struct code_page *p, const u8 *now)
 {
 	unsigned lo, hi, n = 0;
 
-	for (unsigned k = 0; k <= (PAGE_SIZE - 1) >> CHUNK_SHIFT; k++) {
-		struct page_node **link = &p->chunk[k];
+	for (unsigned k = 0; k < CHUNKS; k++) {
+		struct page_node *next;
 
-		while (*link) {
-			struct block *b = (*link)->block;
-
-			block_span(b, p->gpa, &lo, &hi);
-			if (!b->dead && !bulk_equal(p->snapshot + lo, now + lo, hi - lo)) {
-				block_kill(c, b);
+		for (struct page_node *at = p->chunk[k]; at; at = next) {
+			next = at->next;
+			block_span(at->block, p->gpa, &lo, &hi);
+			if (!bulk_equal(p->snapshot + lo, now + lo, hi - lo)) {
+				block_kill(c, at->block);
 				n++;
 			}
-			/* The dead leave the list, or a page that is written for ever makes it longer for ever. */
-			if (b->dead)
-				*link = (*link)->next;
-			else
-				link = &(*link)->next;
 		}
 	}
 	return n;

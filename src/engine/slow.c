@@ -118,11 +118,11 @@ bool engine_misaligned(struct engine_vcpu *v, const struct x86_insn *insn)
 
 /*
  * A store beside code: the next ones need no walk, while this vCPU is the only one. Others would have to be told of code
- * that they translate meanwhile; who becomes the second asks all to drop what they may write.
+ * that they translate meanwhile; so whoever makes the second asks the first to drop what it may write.
  */
 static void beside_fill(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x86_xlate *xl)
 {
-	const struct code_page *p =
+	struct code_page *p =
 		cache_page_find(&v->cache, cache_key(v->cpu.space, xl->gpa & PAGE_MASK));
 
 	if (p && p->live && v->engine->options.beside &&
@@ -207,7 +207,7 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	lin += insn->window;
 	if (insn->access & INSN_WRITE &&
 	    __atomic_load_n(&v->engine->nvcpus, __ATOMIC_RELAXED) == 1) {
-		host = tlb_beside(v, lin, insn->memsize);
+		host = tlb_beside(v, insn, lin);
 		if (host)
 			return host - insn->window;
 	}

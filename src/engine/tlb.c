@@ -118,7 +118,7 @@ static struct beside *beside_of(const struct engine_vcpu *v, u64 host_page)
 }
 
 void tlb_fill_beside(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x86_xlate *xl,
-		     u64 range, const struct code_page *code)
+		     u64 range, struct code_page *code)
 {
 	u64 page = (u64)host & PAGE_MASK;
 
@@ -127,8 +127,35 @@ void tlb_fill_beside(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x8
 	*beside_of(v, page) = (struct beside){ page, code };
 }
 
-u8 *tlb_beside(const struct engine_vcpu *v, gva_t lin, unsigned size)
+/* The largest aligned range around offset @off of the page whose chunks are free. */
+static unsigned free_range(u64 map, unsigned off)
 {
+	unsigned n = 1, first = off >> CHUNK_SHIFT;
+
+	while (n < CHUNKS / 2 && !(map >> (first & ~(2 * n - 1)) & (BIT_ULL(2 * n) - 1)))
+		n *= 2;
+	return n << CHUNK_SHIFT;
+}
+
+static void range_fill(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin,
+		       const struct tlb_entry *e, struct code_page *code)
+{
+	unsigned i = (insn->range - 1) % RC_SIZE, table = (insn->range - 1) / RC_SIZE,
+		 range = free_range(code->map, lin & (PAGE_SIZE - 1));
+	struct regcache *rc = &v->rc[table];
+
+	if (range <= rc_room(i) || (!table && e->info & TLB_USER_PAGE))
+		return;
+	rc->tag[i] = lin & ~(u64)(range - 1);
+	rc->delta[i] = e->page - e->tag_r;
+	rc->host[i] = rc->tag[i] + rc->delta[i];
+	rc->limit[i] = range - rc_room(i);
+	code->ranged = true;
+}
+
+u8 *tlb_beside(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
+{
+	unsigned size = insn->memsize;
 	const struct tlb_entry *e = &v->tlb[tlb_index(lin)];
 	const struct beside *b = beside_of(v, e->page);
 	unsigned off = lin & (PAGE_SIZE - 1), first = off >> CHUNK_SHIFT,
@@ -140,6 +167,8 @@ u8 *tlb_beside(const struct engine_vcpu *v, gva_t lin, unsigned size)
 	/* A page without live code is to be forgotten: those stores are counted. */
 	if (!b->code->live || (b->code->map >> first & (BIT_ULL(last - first + 1) - 1)))
 		return NULL;
+	if (++b->code->quiet > BESIDE_QUIET && insn->range)
+		range_fill(v, insn, lin, e, b->code);
 	return (u8 *)e->page + off;
 }
 

@@ -230,7 +230,8 @@ struct requests {
 	struct written_range written[WRITTEN_MAX];
 };
 
-#define BESIDE_SIZE 64
+#define BESIDE_SIZE  64
+#define BESIDE_QUIET 16 /* stores */
 
 enum step_state { STEP_NONE, STEP_ARMED, STEP_RUNNING };
 
@@ -276,7 +277,7 @@ struct engine_vcpu {
 	bool linking;	  /* engine_link() wants the block, not just its code */
 	struct beside {	  /* code of the pages whose TLB entries say TLB_BESIDE */
 		u64 page; /* host address */
-		const struct code_page *code;
+		struct code_page *code;
 	} beside[BESIDE_SIZE];
 	bool narrow;   /* the next block is to be one without windows */
 	bool single;   /* the next instruction runs as FORM_SINGLE */
@@ -394,9 +395,12 @@ void tlb_fill(struct engine_vcpu *v, gva_t lin, u8 *host, bool write, const stru
 void rc_flush(struct engine_vcpu *v);
 /* As tlb_fill() for reading, and remember that stores are allowed which hit no code. */
 void tlb_fill_beside(struct engine_vcpu *v, gva_t lin, u8 *host, const struct x86_xlate *xl,
-		     u64 range, const struct code_page *code);
-/* The host address for a store of @size bytes to a page with code, if that touches no chunk of it; else NULL. */
-u8 *tlb_beside(const struct engine_vcpu *v, gva_t lin, unsigned size);
+		     u64 range, struct code_page *code);
+/*
+ * The host address for a store of @insn to a page with code, if that touches no chunk of it; else NULL. Where no block
+ * was made for a while, the range around it that holds no code goes to the register cache, until there is one.
+ */
+u8 *tlb_beside(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin);
 void tlb_flush(struct engine_vcpu *v); /* serve cpu.flush */
 void tlb_flush_all(struct engine_vcpu *v);
 void tlb_drop_write(struct engine_vcpu *v, const u8 *host_page);

@@ -424,6 +424,59 @@ static void data_beside_code(void)
 	vm_destroy(&vm);
 }
 
+/* Where data was stored beside code long enough for a fast way to be found, code appears and is patched, by the same store. */
+GUEST(range, 64,
+      "mov $0x21000, %ebx; movl $0x1b8, (%rbx); movl $0xc300, 4(%rbx); call *%rbx\n"
+      "lea 0x800(%rbx), %rsi; mov $200, %ecx\n"
+      "1: mov %rsi, %rdi; mov $40, %edx\n"
+      "2: mov %edx, %eax; call 8f; add $4, %rdi; dec %edx; jnz 2b\n"
+      "mov %rsi, %rdi; mov %ecx, %eax; shl $8, %eax; or $0xb8, %eax; call 8f\n"
+      "add $4, %rdi; mov $0xc300, %eax; call 8f; call *%rsi; cmp %eax, %ecx; jne 9f\n"
+      "mov %rsi, %rdi; lea 1(%rcx), %eax; shl $8, %eax; or $0xb8, %eax; call 8f\n"
+      "call *%rsi; dec %eax; cmp %eax, %ecx; jne 9f\n"
+      "dec %ecx; jnz 1b; xor %ebx, %ebx; hlt\n"
+      "8: mov %eax, (%rdi); ret\n"
+      "9: mov $1, %ebx; hlt");
+
+static void range_then_code(void)
+{
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	VM_START(&vm, VM_LONG, 0, range);
+	expect_good(&vm, VM_HERE);
+	vm_destroy(&vm);
+}
+
+/* One address, functions of different lengths in turn: a translation takes the place of a shorter or a longer one. */
+GUEST(lengths, 64,
+      "mov $300, %r8d\n"
+      "1: mov $0x21000, %edi; lea 5f(%rip), %rsi; mov $6f - 5f, %ecx; rep movsb\n"
+      "mov $0x21000, %ebx; call *%rbx; cmp $1, %eax; jne 9f\n"
+      "mov $0x21000, %edi; lea 6f(%rip), %rsi; mov $7f - 6f, %ecx; rep movsb\n"
+      "call *%rbx; cmp $2, %eax; jne 9f\n"
+      "test $1, %r8d; jz 2f\n"
+      "mov $0x21000, %edi; lea 7f(%rip), %rsi; mov $8f - 7f, %ecx; rep movsb\n"
+      "call *%rbx; cmp $3, %eax; jne 9f\n"
+      "2: dec %r8d; jnz 1b; xor %ebx, %ebx; hlt\n"
+      "5: mov $1, %eax; ret\n"
+      "6: xor %eax, %eax\n 4: inc %eax; cmp $2, %eax; jne 4b; ret\n"
+      "7: push %rbx; push %rcx; movl $1, 0x900(%rbx); mov $2, %eax; add 0x900(%rbx), %eax; pop "
+      "%rcx; "
+      "pop %rbx; ret\n"
+      "8: nop\n"
+      "9: mov $1, %ebx; hlt");
+
+static void code_of_lengths(void)
+{
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	VM_START(&vm, VM_LONG, 0, lengths);
+	expect_good(&vm, VM_HERE);
+	vm_destroy(&vm);
+}
+
 /* Many pages of code rewritten in turn: more code than is useful to keep. */
 GUEST(churn, 64,
       "mov $300, %r9d\n"
@@ -457,4 +510,6 @@ VM_TESTS({ .name = "host stores, INVLPG", .run = host_store_invlpg },
 	 { .name = "slots of the same memory", .run = slot_aliases, .library_only = true },
 	 { .name = "data, then code", .run = data_then_code },
 	 { .name = "data beside code", .run = data_beside_code },
+	 { .name = "data beside code, then code", .run = range_then_code },
+	 { .name = "code of changing length", .run = code_of_lengths },
 	 { .name = "code that always changes", .run = code_churn });

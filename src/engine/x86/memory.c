@@ -68,7 +68,7 @@ void tr_pc_access(struct tr *t, unsigned i, u8 lent)
 struct x86_insn *tr_record(struct tr *t, unsigned i)
 {
 	static struct x86_insn none;
-	struct x86_insn *rec = cache_alloc(t->c, sizeof(*rec));
+	struct x86_insn *rec = tr_alloc(t, sizeof(*rec));
 
 	if (!rec) {
 		t->full = true;
@@ -81,7 +81,7 @@ struct x86_insn *tr_record(struct tr *t, unsigned i)
 struct mem_site *tr_site(struct tr *t, unsigned i)
 {
 	static struct mem_site none;
-	struct mem_site *site = cache_alloc(t->c, sizeof(*site));
+	struct mem_site *site = tr_alloc(t, sizeof(*site));
 
 	if (!site) {
 		t->full = true;

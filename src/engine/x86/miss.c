@@ -211,6 +211,8 @@ static struct slow_path *slow_path_new(struct tr *t, unsigned i, struct x86_insn
 	s->size_class = size_class(size);
 	s->table = (t->mode & MODE_CPL) == 3;
 	s->index = rc_index(t, i, base, write, size);
+	if (s->size_class >= 0)
+		rec->range = s->table * RC_SIZE + s->index + 1;
 	return s;
 }
 
@@ -269,20 +271,38 @@ void tr_translate_delta(struct tr *t, unsigned i, struct mem_site *site, unsigne
 	slow_path_back(t, s);
 }
 
-static u64 rc_stub(struct tr *t, const struct slow_path *s)
+static u32 *rc_stub(const struct tr *t, const struct slow_path *s)
 {
-	u32 *at = &t->v->rc_stub[s->table][s->index][s->kind][s->size_class];
-	struct emit *e = &t->e;
+	return &t->v->rc_stub[s->table][s->index][s->kind][s->size_class];
+}
 
-	if (!*at) {
-		u8 *over = emit_jmp(e);
+static void emit_stub_call(struct tr *t, struct slow_path *s)
+{
+	u32 stub = *rc_stub(t, s);
 
-		*at = e->p - t->c->code_w;
-		emit_rc_stub(e, &t->v->stubs, s, 1u << s->size_class);
-		emit_patch(e, over);
-		t->new_stub[t->nnew_stubs++] = at;
+	s->call = NULL;
+	emit_call_to(&t->e, (u64)t->c->code_w + t->c->delta + stub);
+	if (!stub)
+		s->call = t->e.p - 4;
+}
+
+void tr_new_stubs(struct tr *t, struct emit *e)
+{
+	for (unsigned k = 0; k < t->nslow; k++) {
+		struct slow_path *s = &t->slow[k];
+		u32 *at = s->size_class < 0 || !s->call ? NULL : rc_stub(t, s);
+		s32 d;
+
+		if (!at)
+			continue;
+		if (!*at) {
+			*at = e->p - t->c->code_w;
+			emit_rc_stub(e, &t->v->stubs, s, 1u << s->size_class);
+		}
+		d = (s32)(t->c->code_w + *at - (s->call + 4));
+		if (!t->e.overflow)
+			__builtin_memcpy(s->call, &d, 4);
 	}
-	return (u64)t->c->code_w + t->c->delta + *at;
 }
 
 void tr_slow_paths(struct tr *t)
@@ -291,11 +311,10 @@ void tr_slow_paths(struct tr *t)
 
 	for (unsigned k = 0; k < t->nslow; k++) {
 		struct slow_path *s = &t->slow[k];
-		u64 stub = s->size_class < 0 ? 0 : rc_stub(t, s);
 
 		emit_patch(e, s->site);
-		if (stub) {
-			emit_call_to(e, stub);
+		if (s->size_class >= 0) {
+			emit_stub_call(t, s);
 			emit_jmp_to(e, (u64)s->back + e->delta);
 			emit64(e, s->rec);
 			continue;

@@ -118,14 +118,14 @@ static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned 
 	decode(&v->engine->host, t->mode, bytes, sizeof(bytes), &t->d[0]);
 	t->off[0] = off;
 	t->n = 1;
-	t->b->straddles = t->d[0].insn.len > first;
-	t->b->second = gpa & PAGE_MASK;
+	t->straddles = t->d[0].insn.len > first;
+	t->second = gpa & PAGE_MASK;
 	return X86_OK;
 }
 
-static enum x86_status decode_block(struct tr *t, const u8 *host, u8 **host2)
+static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host, u8 **host2)
 {
-	unsigned off = t->b->gpa & (PAGE_SIZE - 1), max = t->form == FORM_FAST ? BLOCK_MAX : 1;
+	unsigned off = at & (PAGE_SIZE - 1), max = t->form == FORM_FAST ? BLOCK_MAX : 1;
 
 	while (t->n < max && off < PAGE_SIZE) {
 		unsigned room = PAGE_SIZE - off < 15 ? PAGE_SIZE - off : 15;
@@ -219,50 +219,108 @@ static void block_bytes(const struct tr *t, u8 *out)
 		memcpy(out + t->off[i] - t->off[0], t->d[i].insn.bytes, t->d[i].insn.len);
 }
 
-static bool block_finish(struct tr *t, const u8 *host, const u8 *host2)
+void *tr_alloc(struct tr *t, size_t n)
 {
-	struct block *b = t->b;
-	u8 bytes[BLOCK_MAX * 15];
-	const struct decoded *last = &t->d[t->n - 1];
+	void *p = t->meta;
 
-	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
-	b->ninsns = t->n;
-	b->code_len = t->e.p - t->c->code_w - b->code;
-	b->npc = t->npc;
-	b->pc = cache_alloc(t->c, t->npc * sizeof(*b->pc));
-	if (!b->pc || t->e.overflow || t->full)
-		return false;
-	memcpy(b->pc, t->pc, t->npc * sizeof(*b->pc));
-	block_bytes(t, bytes);
-	if (!cache_insert(t->c, b, bytes, host, host2))
-		return false;
-	t->c->code_used = ALIGN_UP(b->code + (size_t)b->code_len, (size_t)16);
-	return true;
+	n = ALIGN_UP(n, (size_t)16);
+	if (n > (size_t)(t->meta_end - t->meta))
+		return NULL;
+	t->meta += n;
+	return p;
 }
 
 static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
 {
 	const struct stubs *s = &v->stubs;
-	struct cache *c = &v->cache;
 	bool cached = form == FORM_FAST || form == FORM_NARROW || form == FORM_CHECKED;
 
-	t->e = (struct emit){ c->code_w + c->code_used, c->code_w + c->code_size, c->delta, false };
 	t->v = v;
-	t->c = c;
+	t->c = &v->cache;
 	t->form = form == FORM_NARROW ? FORM_FAST : form;
 	t->windows = form == FORM_FAST && v->engine->options.windows;
-	t->window.valid = false;
 	t->mode = engine_mode_key(v);
 	t->leave_at = cached ? s->dispatch : s->dispatch_c;
 	t->leave_at_saved = cached ? s->dispatch_saved : s->dispatch_c_saved;
-	t->flags = t->form == FORM_FAST ? FLAGS_HOST : FLAGS_SAVED;
-	t->full = false;
-	t->n = t->npc = t->nslow = t->nexits = t->nnew_stubs = 0;
+	t->straddles = false;
+	t->second = 0;
+	t->n = 0;
 }
 
-void *translate_room(void)
+/* What the decoded instructions become, in memory of @b; its place in the cache is known. */
+static void emit_begin(struct tr *t, struct block *b, size_t room, size_t meta_room)
 {
-	return malloc(sizeof(struct tr));
+	struct cache *c = t->c;
+	u8 *code = c->code_w + b->code;
+	const struct decoded *last = &t->d[t->n - 1];
+
+	t->b = b;
+	t->e = (struct emit){ code, code + room, c->delta, false };
+	t->meta = (u8 *)b + ALIGN_UP(sizeof(*b), (size_t)16);
+	t->meta_end = (u8 *)b + meta_room;
+	t->window.valid = false;
+	t->flags = t->form == FORM_FAST ? FLAGS_HOST : FLAGS_SAVED;
+	t->full = false;
+	t->npc = t->nslow = t->nexits = 0;
+	b->straddles = t->straddles;
+	b->second = t->second;
+	b->needs_flags = t->live_in[0];
+	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
+	b->ninsns = t->n;
+	memset(b->exit, 0, sizeof(b->exit));
+	b->incoming = NULL;
+}
+
+/* The block's code is written: what belongs to it. Returns whether there was room for all. */
+static bool emit_end(struct tr *t)
+{
+	struct block *b = t->b;
+
+	b->code_len = t->e.p - t->c->code_w - b->code;
+	b->npc = t->npc;
+	b->pc = tr_alloc(t, t->npc * sizeof(*b->pc));
+	b->node = tr_alloc(t, cache_nodes(b) * sizeof(*b->node));
+	if (!b->pc || !b->node || t->e.overflow || t->full)
+		return false;
+	memcpy(b->pc, t->pc, t->npc * sizeof(*b->pc));
+	return true;
+}
+
+/* Again at the place of a block that was killed. Its jumps may have been longer; then it is given up. */
+static struct block *emit_again(struct tr *t, struct block *b)
+{
+	struct cache *c = t->c;
+	struct emit stubs = { c->code_w + c->code_used, c->code_w + c->code_size, c->delta, false };
+
+	emit_begin(t, b, b->code_room, b->meta_room);
+	emit_block(t);
+	if (!emit_end(t)) {
+		cache_abandon(c, b);
+		return NULL;
+	}
+	tr_new_stubs(t, &stubs);
+	c->code_used = ALIGN_UP((size_t)(stubs.p - c->code_w), (size_t)16);
+	return b;
+}
+
+static struct block *emit_new(struct tr *t, gpa_t gpa, enum block_form form)
+{
+	struct cache *c = t->c;
+	size_t left = c->meta_size - c->meta_used;
+	struct block *b = (struct block *)(c->meta + c->meta_used);
+
+	*b = (struct block){ .gpa = gpa, .mode = t->mode, .form = form, .code = c->code_used };
+	emit_begin(t, b, c->code_size - c->code_used, left);
+	emit_block(t);
+	if (!emit_end(t))
+		return NULL;
+	t->e.p = c->code_w + ALIGN_UP(b->code + (size_t)b->code_len, (size_t)16);
+	b->code_room = t->e.p - c->code_w - b->code;
+	b->meta_room = t->meta - (u8 *)b;
+	tr_new_stubs(t, &t->e);
+	c->code_used = ALIGN_UP((size_t)(t->e.p - c->code_w), (size_t)16);
+	c->meta_used += b->meta_room;
+	return b;
 }
 
 struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
@@ -270,28 +328,34 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 {
 	struct cache *c = &v->cache;
 	struct tr *t = v->tr_room;
+	struct block *b, *dead;
+	u8 bytes[BLOCK_MAX * 15];
 	u8 *host2 = NULL;
 
 	*status = X86_OK;
 	if (c->code_size - c->code_used < CODE_ROOM || c->meta_size - c->meta_used < META_ROOM)
 		return NULL;
 	tr_init(t, v, form);
-	t->b = cache_alloc(c, sizeof(*t->b));
-	if (!t->b)
-		return NULL;
-	t->b->gpa = gpa;
-	t->b->mode = t->mode;
-	t->b->form = form;
-	t->b->code = c->code_used;
-	*status = decode_block(t, host, &host2);
+	*status = decode_block(t, gpa, host, &host2);
 	if (*status != X86_OK)
 		return NULL;
 	find_live_flags(t);
-	t->b->needs_flags = t->live_in[0];
-	emit_block(t);
-	if (block_finish(t, host, host2))
-		return t->b;
-	for (unsigned k = 0; k < t->nnew_stubs; k++)
-		*t->new_stub[k] = 0;
-	return NULL;
+	dead = cache_find_dead(c, gpa, t->mode, form);
+	b = dead ? emit_again(t, dead) : NULL;
+	if (!b)
+		b = emit_new(t, gpa, form);
+	if (!b)
+		return NULL; /* all is forgotten next, the stubs too */
+	block_bytes(t, bytes);
+	if (!cache_insert(c, b, bytes, host, host2))
+		return NULL;
+	if (c->ranges_stale)
+		rc_flush(v);
+	c->ranges_stale = false;
+	return b;
+}
+
+void *translate_room(void)
+{
+	return malloc(sizeof(struct tr));
 }

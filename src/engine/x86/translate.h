@@ -29,6 +29,7 @@ enum flags_place {
 struct slow_path {
 	u8 *site; /* displacement of the jump that leads here */
 	u8 *back; /* where the fast path goes on */
+	u8 *call; /* displacement of the call of a stub that is still to be made */
 	u64 rec;
 	enum miss_kind kind;
 	bool write;
@@ -56,12 +57,15 @@ struct tr {
 	struct engine_vcpu *v;
 	struct cache *c;
 	struct block *b;
+	u8 *meta, *meta_end; /* what is left of the block's own memory */
 	enum block_form form;
 	x86_mode_t mode;
 	u64 leave_at; /* dispatch stub of this form, flags in the host */
 	u64 leave_at_saved;
 	enum flags_place flags;
-	bool full; /* the cache is full: give up */
+	bool full; /* there is no more memory: give up */
+	bool straddles;
+	gpa_t second;
 	bool windows;
 	struct window window;
 	unsigned n;
@@ -73,12 +77,13 @@ struct tr {
 	unsigned nslow;
 	struct slow_path slow[BLOCK_MAX * 2];
 	unsigned nexits;
-	unsigned nnew_stubs;
-	u32 *new_stub[BLOCK_MAX * 2]; /* made for this block: unmade when it fails */
 };
 
 /* Host register of a guest register, or IN_MEMORY. */
 extern const u8 host_of[16];
+
+/* translate.c: memory that is kept as long as the block; NULL when there is none. */
+void *tr_alloc(struct tr *t, size_t n);
 
 /* memory.c */
 /* A record that outlives the translation, for C; 0 when the cache is full. */
@@ -102,6 +107,8 @@ void tr_ref_op(struct tr *t, bool wide, u8 op, unsigned reg, const struct mem_re
 
 /* miss.c */
 void tr_slow_paths(struct tr *t);
+/* The stubs that they call and that were not there yet, by @e: behind the block, since others call them too. */
+void tr_new_stubs(struct tr *t, struct emit *e);
 /* Whether the register cache serves operands of @size bytes. */
 bool tr_size_fits(unsigned size);
 /* T1 = linear address, which becomes the host address; T0 is not touched. */
