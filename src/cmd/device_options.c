@@ -6,63 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cmd/args.h"
-
-/* A word after a comma, "name" or "name=value"; @value is NULL without one. */
-struct word_row {
-	const char *name;
-	int (*take)(void *device, const char *value, struct why *why);
-	bool has_value;
-};
-
-static int word_take(const struct word_row *rows, unsigned count, char *word, void *device,
-		     struct why *why)
-{
-	char *value = strchr(word, '=');
-	const char *near;
-
-	if (value)
-		*value++ = 0;
-	for (unsigned i = 0; i < count; i++) {
-		if (strcmp(rows[i].name, word) != 0)
-			continue;
-		if (rows[i].has_value && (!value || !*value))
-			return why_set(why, EINVAL, "%s needs a value; write %s=VALUE", word, word);
-		if (!rows[i].has_value && value)
-			return why_set(why, EINVAL, "%s takes no value; write it alone", word);
-		return rows[i].take(device, value, why);
-	}
-	near = args_nearest(word, rows, count, sizeof(rows[0]));
-	return why_set(why, EINVAL, "there is no word '%.60s'; %s%s%s", word,
-		       near ? "did you mean " : "the manual page anykvm-run lists them",
-		       near ? near : "", near ? "?" : "");
-}
-
-/* "FIRST,word,word=value": @first gets what stands before the first comma. */
-static int words_take(const struct word_row *rows, unsigned count, const char *text, char *first,
-		      size_t room, void *device, struct why *why)
-{
-	char copy[8192], *at = copy, *word;
-	int r = 0;
-
-	if (strlen(text) >= sizeof(copy))
-		return why_set(why, ENAMETOOLONG, "the value is too long");
-	strcpy(copy, text);
-	word = strsep(&at, ",");
-	if (!*word)
-		return why_set(why, EINVAL, "'%.60s' begins with nothing; see --help", text);
-	if (strlen(word) >= room)
-		return why_set(why, ENAMETOOLONG, "'%.60s...' is too long", word);
-	strcpy(first, word);
-	while (r == 0 && (word = strsep(&at, ",")))
-		r = word_take(rows, count, word, device, why);
-	return r;
-}
-
-static int too_many(const char *what, unsigned max, struct why *why)
-{
-	return why_set(why, EINVAL, "a machine has at most %u %s; give fewer", max, what);
-}
+#include "cmd/words.h"
 
 static int disk_ro(void *device, const char *value, struct why *why)
 {
@@ -109,7 +53,7 @@ int parse_disk(const char *value, void *field, struct why *why)
 	struct disk_config *d = &all->disks[all->disk_count];
 
 	if (all->disk_count == VMM_MAX_DISKS)
-		return too_many("disks", VMM_MAX_DISKS, why);
+		return words_too_many("disks", VMM_MAX_DISKS, why);
 	memset(d, 0, sizeof(*d));
 	snprintf(d->serial, sizeof(d->serial), "disk%u", all->disk_count);
 	all->disk_count++;
@@ -152,7 +96,7 @@ int parse_share(const char *value, void *field, struct why *why)
 	int r;
 
 	if (all->share_count == VMM_MAX_SHARES)
-		return too_many("shares", VMM_MAX_SHARES, why);
+		return words_too_many("shares", VMM_MAX_SHARES, why);
 	memset(s, 0, sizeof(*s));
 	r = words_take(share_words, ARRAY_SIZE(share_words), value, s->path, sizeof(s->path), s,
 		       why);
@@ -173,7 +117,7 @@ int parse_share(const char *value, void *field, struct why *why)
 
 bool devices_any(const struct vmm_devices *d)
 {
-	return d->disk_count || d->share_count || d->has_ports;
+	return d->disk_count || d->share_count || d->net_count || d->has_ports;
 }
 
 int device_modules(struct modules *modules, const struct vmm_devices *d, const char *root,
@@ -183,13 +127,10 @@ int device_modules(struct modules *modules, const struct vmm_devices *d, const c
 		const char *module;
 		bool is_wanted;
 	} wishes[] = {
-		{ "virtio_pci", true },
-		{ "virtio_rng", true },
-		{ "pvpanic_pci", true },
-		{ "virtio_blk", d->disk_count },
-		{ "virtiofs", d->share_count },
-		{ "overlay", d->has_ports },
-		{ "virtio_console", d->has_ports },
+		{ "virtio_pci", true },		{ "virtio_rng", true },
+		{ "pvpanic_pci", true },	{ "virtio_blk", d->disk_count },
+		{ "virtio_net", d->net_count }, { "virtiofs", d->share_count },
+		{ "overlay", d->has_ports },	{ "virtio_console", d->has_ports },
 	};
 	int r = 0;
 

@@ -10,6 +10,7 @@
 /* Each adds one device to the struct vmm_devices at @field. 0 or -EINVAL. */
 int parse_disk(const char *value, void *field, struct why *why);
 int parse_share(const char *value, void *field, struct why *why);
+int parse_net(const char *value, void *field, struct why *why);
 
 /* The drivers that a kernel of modules needs for these devices, from the folder @root. */
 int device_modules(struct modules *modules, const struct vmm_devices *devices, const char *root,

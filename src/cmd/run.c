@@ -127,6 +127,10 @@ static const struct args_row run_rows[] = {
 	  "a virtio disk; words: ro, format=raw or qcow2, serial=TEXT" },
 	{ "share", 0, parse_share, FIELD(devices), "DIR[=TAG][,ro]",
 	  "a folder of the host by virtiofs; the builtin initrd mounts it at /mnt/TAG" },
+	{ "net", 0, parse_net, FIELD(devices), "user|tap[,WORD...]",
+	  "a virtio network; words: hostfwd=[udp:][ADDR:]PORT-[ADDR:]PORT, restrict, if=NAME, "
+	  "fd=N, "
+	  "mac=M" },
 	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
 	  "run FILE in real mode at ADDR, then print exits and registers" },
 	{ "name", 'n', args_text, FIELD(name), "NAME",
@@ -240,6 +244,7 @@ static int builtin_initrd(struct cpio *initramfs, const char *kernel, const stru
 	request.modules = &modules;
 	request.command = o->command ? &o->guest : NULL;
 	request.tags = tags;
+	request.net_count = o->devices.net_count;
 	for (unsigned i = 0; i < o->devices.share_count; i++)
 		if (!is_own_tag(o->devices.shares[i].tag))
 			tags[request.tag_count++] = o->devices.shares[i].tag;

@@ -27,12 +27,36 @@ struct share_config {
 	bool read_only;
 };
 
+#define VMM_MAX_NETS	 4u
+#define VMM_MAX_FORWARDS 16u
+
+enum net_kind { NET_USER, NET_TAP };
+
+/* Addresses in host order; 0: any of the host's, the guest's own. */
+struct net_forward {
+	bool is_udp;
+	u32 host_address, guest_address;
+	u16 host_port, guest_port;
+};
+
+struct net_config {
+	enum net_kind kind;
+	u8 mac[6];
+	bool is_restricted; /* user: nothing but forwards reaches the outside */
+	struct net_forward forwards[VMM_MAX_FORWARDS];
+	unsigned forward_count;
+	char interface[16]; /* tap */
+	int fd;		    /* tap: opened by the caller, or -1 */
+};
+
 /* What is on the PCI bus. */
 struct vmm_devices {
 	struct disk_config disks[VMM_MAX_DISKS];
 	unsigned disk_count;
 	struct share_config shares[VMM_MAX_SHARES];
 	unsigned share_count;
+	struct net_config nets[VMM_MAX_NETS];
+	unsigned net_count;
 	bool has_ports; /* stdin, stdout, stderr and the status of a command */
 };
 

@@ -62,6 +62,24 @@ static int share_add(struct devices *d, unsigned i, const struct share_config *c
 	return r;
 }
 
+static int net_add(struct devices *d, unsigned i, const struct net_config *config,
+		   const struct ram *ram, struct why *why)
+{
+	struct net_link *link;
+	int r = config->kind == NET_TAP ? tap_link_open(&link, config, why)
+					: user_link_open(&link, config, why);
+
+	if (r < 0)
+		return r;
+	r = net_create(&d->nets[i], link, config->mac, &d->pci, &d->loop, ram);
+	if (r < 0) {
+		link->ops->close(link);
+		return failed(r, "virtio-net", why);
+	}
+	add(d, net_device(d->nets[i]));
+	return 0;
+}
+
 static int ports_add(struct devices *d, const struct devices_ops *ops, const struct ram *ram,
 		     struct why *why)
 {
@@ -96,6 +114,8 @@ int devices_create(struct devices *d, const struct vmm_devices *wanted, const st
 		r = disk_add(d, i, &wanted->disks[i], ram, why);
 	for (unsigned i = 0; i < wanted->share_count && r == 0; i++)
 		r = share_add(d, i, &wanted->shares[i], ram, why);
+	for (unsigned i = 0; i < wanted->net_count && r == 0; i++)
+		r = net_add(d, i, &wanted->nets[i], ram, why);
 	if (r == 0 && wanted->has_ports)
 		r = ports_add(d, &ops, ram, why);
 	if (r == 0)
@@ -115,6 +135,9 @@ void devices_destroy(struct devices *d)
 	for (unsigned i = 0; i < VMM_MAX_SHARES; i++)
 		if (d->shares[i])
 			fs_destroy(d->shares[i]);
+	for (unsigned i = 0; i < VMM_MAX_NETS; i++)
+		if (d->nets[i])
+			net_destroy(d->nets[i]);
 	if (d->ports)
 		ports_destroy(d->ports);
 	if (d->rng)

@@ -7,6 +7,7 @@
 #include "vmm/pci/pvpanic.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/fs.h"
+#include "vmm/virtio/net.h"
 #include "vmm/virtio/ports.h"
 
 /* Called by the device thread. */
@@ -24,6 +25,7 @@ struct devices {
 	struct virtio_device *rng;
 	struct blk *disks[VMM_MAX_DISKS];
 	struct fs *shares[VMM_MAX_SHARES];
+	struct net *nets[VMM_MAX_NETS];
 	struct ports *ports;
 	struct virtio_device *all[PCI_SLOTS]; /* in the order of their slots */
 	unsigned count;

@@ -69,6 +69,30 @@ static const char init_root[] =
 	"cat /command > /new/run/anykvm/command\n"
 	"ifconfig lo up\n";
 
+static const char init_net[] = "ifconfig lo up\n"
+			       "for i in /sys/class/net/eth*; do\n"
+			       "\ti=${i##*/}\n"
+			       "\tifconfig $i up 2>/dev/null && udhcpc -q -f -n -t 3 -T 1 -i $i -s "
+			       "/dhcp >/dev/null 2>&1 ||\n"
+			       "\t\techo \"anykvm: no DHCP server answers on $i\" >&2\n"
+			       "done\n";
+
+/* What udhcpc calls when it has an address. */
+static const char dhcp_script[] = "#!/bin/sh\n"
+				  "[ \"$1\" = bound ] || exit 0\n"
+				  "ifconfig $interface $ip netmask ${subnet:-255.255.255.0}\n"
+				  "for r in $router; do\n"
+				  "\troute add default gw $r dev $interface\n"
+				  "\tbreak\n"
+				  "done\n"
+				  "for n in $dns; do\n"
+				  "\techo \"nameserver $n\"\n"
+				  "done >> /etc/resolv.conf\n";
+
+/* A name server of the guest's network is no file of the host. */
+static const char init_resolv[] = "rm -f /new/etc/resolv.conf\n"
+				  "cat /etc/resolv.conf > /new/etc/resolv.conf\n";
+
 /* The driver makes the ports one after the other; the number of the device in their names is any. */
 static const char init_ports[] = "n=0\n"
 				 "while [ $n -lt 500 ] && ! ls /dev/vport*p3 >/dev/null 2>&1; do "
@@ -115,9 +139,13 @@ static void word_write(FILE *f, const char *before, const char *text)
 	fputc('\'', f);
 }
 
-static void command_write(const struct initramfs_command *c, FILE *f)
+static void command_write(const struct initramfs_request *request, FILE *f)
 {
+	const struct initramfs_command *c = request->command;
+
 	fputs(init_root, f);
+	if (request->net_count)
+		fputs(init_resolv, f);
 	if (strcmp(c->folder, "/") != 0) {
 		fputs("mkdir -p ", f);
 		word_write(f, "/new", c->folder);
@@ -150,10 +178,12 @@ static void script_write(const struct initramfs_request *request, FILE *f)
 	for (unsigned i = 0; i < request->tag_count; i++)
 		fprintf(f, "mkdir /mnt/%s && mount -t virtiofs %s /mnt/%s\n", request->tags[i],
 			request->tags[i], request->tags[i]);
+	if (request->net_count)
+		fputs(init_net, f);
 	if ((request->shell || request->command) && request->rows)
 		fprintf(f, "stty rows %u columns %u\n", request->rows, request->columns);
 	if (request->command)
-		command_write(request->command, f);
+		command_write(request, f);
 	else
 		fputs(request->shell ? init_shell : init_demo, f);
 }
@@ -209,6 +239,8 @@ int initramfs_make(struct cpio *out, const struct initramfs_request *request, st
 	if (request->command)
 		cpio_add(out, "command", S_IFREG | 0755, request->command->script,
 			 strlen(request->command->script));
+	if (request->net_count)
+		cpio_add(out, "dhcp", S_IFREG | 0755, dhcp_script, sizeof(dhcp_script) - 1);
 	init_add(out, request);
 	blob_free(&busybox);
 	r = cpio_finish(out);

@@ -28,6 +28,7 @@ struct initramfs_request {
 	const struct initramfs_command *command; /* instead of shell or demo; NULL: none */
 	const char *const *tags;		 /* shares that are mounted below /mnt */
 	unsigned tag_count;
+	unsigned net_count; /* interfaces that are set up, by DHCP where it answers */
 };
 
 /* The first line that /init prints begins with this. */

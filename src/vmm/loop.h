@@ -18,7 +18,7 @@
 
 #include "base/types.h"
 
-#define LOOP_SOURCES 32u
+#define LOOP_SOURCES 64u
 
 struct loop;
 

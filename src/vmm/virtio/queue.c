@@ -197,6 +197,11 @@ bool virtqueue_wants_interrupt(struct virtqueue *q)
 	       vring_need_event(load16(ring(q, q->avail_at, USED_EVENT(q))), new, old);
 }
 
+u16 virtqueue_offered(const struct virtqueue *q)
+{
+	return q->enabled && !q->broken ? load16(ring(q, q->avail_at, AVAIL_IDX)) : 0;
+}
+
 bool virtqueue_notify_on(struct virtqueue *q)
 {
 	if (!q->enabled || q->broken)

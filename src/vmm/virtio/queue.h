@@ -53,6 +53,9 @@ void virtqueue_push(struct virtqueue *q, const struct chain *chain, u32 written)
 /* After pushes: whether the driver wants to be told. */
 bool virtqueue_wants_interrupt(struct virtqueue *q);
 
+/* Requests that the driver has ever made available, modulo 65536; 0 while the queue is off. */
+u16 virtqueue_offered(const struct virtqueue *q);
+
 /* Ask to be told of new requests, or not. True: some are there already, look again. */
 bool virtqueue_notify_on(struct virtqueue *q);
 void virtqueue_notify_off(struct virtqueue *q);

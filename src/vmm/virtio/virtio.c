@@ -99,17 +99,21 @@ static void virtio_reset(void *self)
 	pthread_mutex_unlock(&d->lock);
 }
 
+/* A device may leave requests in a queue, to fill them later: only what came meanwhile is a reason to look again. */
 static void queues_serve(struct virtio_device *d, u32 kicked)
 {
 	struct virtqueue *q;
+	u16 offered;
 
 	for (unsigned i = 0; i < d->kind->queues && virtio_is_active(d); i++) {
 		q = &d->queues[i];
 		if (!(kicked & BIT(i)) || !q->enabled)
 			continue;
 		virtqueue_notify_off(q);
+		offered = virtqueue_offered(q);
 		d->kind->ops->queue_ready(d, i);
-		if (virtqueue_notify_on(q) && !q->broken)
+		virtqueue_notify_on(q);
+		if (virtqueue_offered(q) != offered && !q->broken)
 			virtio_kick(d, BIT(i));
 	}
 }
