@@ -88,6 +88,7 @@ bench:
 	@bench/boot.py $(BUILD)/anykvm
 	@bench/qemu.py $(BUILD)/anykvm
 	@$(BUILD)/bench/exits
+	@$(BUILD)/anykvm exec -- $(BUILD)/bench/exits --device
 	@$(BUILD)/bench/dirty wp
 	@$(BUILD)/bench/dirty pml
 	@bench/run.py $(BUILD)/anykvm $(ARGS)

@@ -128,7 +128,6 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 	}
 	for (unsigned i = 0; i < ITLB_SIZE; i++)
 		v->itlb[i].tag = ITLB_NO_TAG;
-	v->xmask = e->host.xcr0;
 	v->cpu.mem = e->mem;
 	v->cpu.writer = mem_writer_create(e->mem);
 	if (!v->cpu.writer) {

@@ -188,26 +188,44 @@ static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, uco
 	return true;
 }
 
-/* A copy whose fault is an answer: the handler goes on behind the one instruction. */
+/*
+ * A copy whose fault is an answer: the handler goes on behind it, with what is left in RCX. Structures of a few words go by
+ * words, since the string instruction takes longer to begin.
+ */
 extern const char engine_probe_at[], engine_probe_after[];
 
 __attribute__((noinline, noclone)) size_t engine_probe_copy(void *dst, const void *src, size_t n)
 {
+	u64 word;
+
 	__asm__ volatile(".globl engine_probe_at, engine_probe_after\n"
 			 ".hidden engine_probe_at, engine_probe_after\n"
-			 "engine_probe_at: rep movsb\n"
+			 "engine_probe_at:\n"
+			 "	cmp	$256, %[n]\n"
+			 "	ja	2f\n"
+			 "1:	cmp	$8, %[n]\n"
+			 "	jb	2f\n"
+			 "	mov	(%[src]), %[word]\n"
+			 "	mov	%[word], (%[dst])\n"
+			 "	add	$8, %[src]\n"
+			 "	add	$8, %[dst]\n"
+			 "	sub	$8, %[n]\n"
+			 "	jnz	1b\n"
+			 "2:	rep movsb\n"
 			 "engine_probe_after:"
-			 : "+D"(dst), "+S"(src), "+c"(n)
+			 : [dst] "+D"(dst), [src] "+S"(src), [n] "+c"(n), [word] "=&r"(word)
 			 :
-			 : "memory");
+			 : "memory", "cc");
 	return n;
 }
 
-static bool probe(ucontext_t *uc)
+/* Only what the kernel says about an access: a signal of the same number may be sent by anybody. */
+static bool probe(const siginfo_t *info, ucontext_t *uc)
 {
 	greg_t *rip = &uc->uc_mcontext.gregs[REG_RIP];
 
-	if (likely(*rip != (greg_t)engine_probe_at))
+	if (likely(*rip < (greg_t)engine_probe_at || *rip >= (greg_t)engine_probe_after) ||
+	    info->si_code <= 0)
 		return false;
 	*rip = (greg_t)engine_probe_after;
 	return true;
@@ -252,7 +270,7 @@ bool engine_signal(int sig, siginfo_t *info, void *context)
 	}
 	if (running && (take(running, context) || take_in_c(running, sig, info, context)))
 		return true;
-	return probe(context);
+	return probe(info, context);
 }
 
 static void handler(int sig, siginfo_t *info, void *context)

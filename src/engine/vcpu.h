@@ -263,7 +263,11 @@ struct engine_vcpu {
 		*ibtc; /* of the current mode; NULL: there are too many, the cache must be reset */
 	u32 mxcsr_host;
 	u16 fcw_host;
-	u64 xmask; /* components that entry and leave restore and save */
+	/*
+	 * Components of the vector state that some block touches: entry and leave restore and save these. The others stay in
+	 * cpu.xsave, and the host's registers stay the host's. Grows, in full context only: see translate().
+	 */
+	u64 xmask;
 	u8 bounce[192] __attribute__((aligned(64)));
 	u8 undo[X86_XSAVE_MAX];	     /* vector state before a bounced store */
 	u64 bounce_ptr;		     /* what the bounce form uses as the operand's address */

@@ -20,10 +20,9 @@ struct vcpu;
  */
 enum calling_way {
 	CALLING_NORMAL,
-	CALLING_IN_PLACE = BIT(0),    /* handlers run during calls */
-	CALLING_DIRECT_COPY = BIT(1), /* of structures, without process_vm_readv() */
-	CALLING_BY_NUMBER = BIT(2),   /* no fstat() of descriptors */
-	CALLING_FIXED_GS = BIT(3),    /* only the vCPU that the thread is bound to */
+	CALLING_IN_PLACE = BIT(0),  /* handlers run during calls; no masks of signals */
+	CALLING_BY_NUMBER = BIT(1), /* no fstat() of descriptors, for no request */
+	CALLING_FIXED_GS = BIT(2),  /* only the vCPU that the thread is bound to */
 };
 
 struct calling {

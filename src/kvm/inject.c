@@ -45,7 +45,9 @@ static void take_sipi(struct vcpu *v)
 void vcpu_accept_events(struct vcpu *v)
 {
 	struct x86_cpu *cpu = v->cpu;
-	u32 nmis = __atomic_exchange_n(&v->nmi_queued, 0, __ATOMIC_ACQUIRE);
+	u32 nmis = likely(!__atomic_load_n(&v->nmi_queued, __ATOMIC_RELAXED))
+			   ? 0
+			   : __atomic_exchange_n(&v->nmi_queued, 0, __ATOMIC_ACQUIRE);
 	u32 limit = cpu->event.nmi_blocked || cpu->event.nmi ? NMI_MAX - 1 : NMI_MAX;
 
 	if (__atomic_load_n(&v->smi_queued, __ATOMIC_ACQUIRE) &&
@@ -151,6 +153,17 @@ static enum x86_status inject_irq(struct vcpu *v)
 	if (lapic_pending(v->lapic))
 		cpu->irq_waiting = true;
 	return st;
+}
+
+bool vcpu_is_quiet(struct vcpu *v)
+{
+	struct x86_cpu *cpu = v->cpu;
+
+	if (event_in_flight(cpu) || cpu->event.nmi_pending || cpu->event.smi_pending ||
+	    pv_is_active(v) || (v->lapic && lapic_pending(v->lapic)))
+		return false;
+	cpu->irq_waiting = false;
+	return true;
 }
 
 enum x86_status vcpu_inject(struct vcpu *v)

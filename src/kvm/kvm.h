@@ -126,7 +126,7 @@ struct vcpu {
 
 	/* Written by other threads. */
 	bool sleeping;	  /* in futex wait: a kick must wake, see sleep.c */
-	bool in_guest;	  /* in engine_run() */
+	bool in_guest;	  /* in engine_run(), or about to be */
 	bool cancellable; /* the thread in KVM_RUN looks for its cancellation */
 	bool break_off;	  /* now */
 	bool unhalted;	  /* KVM_HC_KICK_CPU */
@@ -209,6 +209,11 @@ void vcpu_wake(struct vcpu *v);
 void vcpu_doorbell(struct vcpu *v); /* a wait that is about to begin does not */
 
 /* x86/pv.c: before and after guest code runs, before a sleep; MSRs 0 or 1 (#GP). */
+static inline bool
+pv_is_active(const struct vcpu *v) /* one of the first two may have something to do */
+{
+	return v->pv.steal_msr || v->pv.eoi_msr || v->pv.vapic || v->pv.vapic_shown;
+}
 void pv_enter(struct vcpu *v);
 void pv_leave(struct vcpu *v);
 void pv_sleep(struct vcpu *v);
@@ -230,6 +235,9 @@ void vm_tick_start(struct vm *vm);
 /* inject.c */
 void vcpu_accept_events(struct vcpu *v); /* INIT, SIPI, NMI from the APIC */
 bool vcpu_has_wakeup(struct vcpu *v);
+bool vcpu_is_quiet(
+	struct
+	vcpu *v); /* nothing is to be injected or written before entry: vcpu_inject() is not needed */
 enum x86_status vcpu_inject(struct vcpu *v);
 bool vcpu_irq_window_open(const struct vcpu *v);
 

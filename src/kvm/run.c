@@ -83,14 +83,19 @@ static long enter(struct vcpu *v)
 {
 	enum engine_exit how;
 
-	__atomic_store_n(&v->in_guest, true, __ATOMIC_SEQ_CST);
 	vm_tick_start(v->vm);
 	how = engine_run(v->engine);
-	__atomic_store_n(&v->in_guest, false, __ATOMIC_RELEASE);
 	v->stats.exits++;
 	if (unlikely(v->pv.eoi_msr || v->pv.vapic_shown))
 		(void)engine_guarded(v->engine, leave, v);
 	return how == ENGINE_KICKED ? 1 : vcpu_exit(v);
+}
+
+/* Asleep nobody needs to look after it. */
+static long sleep_until(struct vcpu *v, bool (*done)(struct vcpu *v))
+{
+	__atomic_store_n(&v->in_guest, false, __ATOMIC_RELEASE);
+	return vcpu_sleep(v, done);
 }
 
 /* User space has the interrupt controller and wants to know when it can inject. */
@@ -148,7 +153,7 @@ static long halted(struct vcpu *v)
 		return 1;
 	if (window_exit(v))
 		return 0;
-	r = vcpu_sleep(v, halt_ended);
+	r = sleep_until(v, halt_ended);
 	if (r < 0)
 		return r == -ERESTART ? r : interrupted_exit(v);
 	return 1;
@@ -159,14 +164,18 @@ static long run_loop(struct vcpu *v)
 	long r = 1;
 
 	while (r > 0) {
-		/* What is set after this line is seen by engine_run(); what was set before, below. */
-		__atomic_store_n(&v->cpu->kick, 0, __ATOMIC_SEQ_CST);
+		/*
+		 * What is set after the exchange is seen by engine_run(); what was set before, below. And who looks for vCPUs
+		 * in guest code sees this one, or it sees below that nobody looks.
+		 */
+		__atomic_store_n(&v->in_guest, true, __ATOMIC_RELAXED);
+		(void)__atomic_exchange_n(&v->cpu->kick, 0, __ATOMIC_SEQ_CST);
 		if (vcpu_interrupted(v) < 0)
 			return interrupted_exit(v);
 		vcpu_accept_events(v);
 		if (unlikely(v->mp_state != KVM_MP_STATE_RUNNABLE)) {
 			pv_sleep(v);
-			r = vcpu_sleep(v, runnable);
+			r = sleep_until(v, runnable);
 			if (r < 0)
 				return r == -ERESTART ? r : interrupted_exit(v);
 			continue;
@@ -189,7 +198,7 @@ static long run_loop(struct vcpu *v)
 			v->run->exit_reason = KVM_EXIT_SHUTDOWN;
 			return 0;
 		}
-		if (engine_guarded(v->engine, inject, v) != X86_OK) {
+		if (!vcpu_is_quiet(v) && engine_guarded(v->engine, inject, v) != X86_OK) {
 			r = vcpu_exit(v);
 			continue;
 		}
@@ -322,6 +331,7 @@ long vcpu_run(struct vcpu *v)
 	calling.vcpu = v;
 	v->cancellable = calling.cancellable;
 	r = run_checked(v);
+	__atomic_store_n(&v->in_guest, false, __ATOMIC_RELEASE);
 	v->cancellable = false;
 	calling.vcpu = NULL;
 	post_run(v);

@@ -22,11 +22,12 @@
 #define XS_COMP_BV    520
 #define XS_EXTENDED   576
 
-#define XC_X87	  BIT_ULL(0)
-#define XC_SSE	  BIT_ULL(1)
-#define XC_AVX	  BIT_ULL(2)
-#define XC_LEGACY (XC_X87 | XC_SSE)
-#define XC_COUNT  8
+#define XC_X87	    BIT_ULL(0)
+#define XC_SSE	    BIT_ULL(1)
+#define XC_AVX	    BIT_ULL(2)
+#define XC_LEGACY   (XC_X87 | XC_SSE)
+#define XC_ZMM_HIGH BIT_ULL(6) /* bits 256 to 511 of ZMM0-15 */
+#define XC_COUNT    8
 
 #define FCW_INIT   0x037f
 #define MXCSR_INIT 0x1f80

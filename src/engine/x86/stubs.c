@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The stubs between C and translated code, made once per VM at the start of the code cache. */
+#include "cpu/x86/xstate.h"
 #include "engine/vcpu.h"
 #include "engine/x86/emit.h"
 #include "engine/x86/regs.h"
@@ -82,6 +83,50 @@ static void emit_xop(struct emit *e, const struct x86_host *host, bool save)
 	emit32(e, GS(cpu.xsave));
 }
 
+/* Skips what follows while the guest has executed no instruction that touches any of the state. */
+static u8 *emit_if_vectors(struct emit *e)
+{
+	emit_op_base(e, false, 0x83, ALU_CMP, RDI, GS(xmask));
+	emit8(e, 0);
+	return emit_jcc(e, CC_E);
+}
+
+/* Guest's vector state in, the host's control words kept. RDI: the vCPU. */
+static void emit_vectors_in(struct emit *e, const struct x86_host *host)
+{
+	u8 *none = emit_if_vectors(e);
+
+	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 3 << 3 | RDI }, 3); /* stmxcsr */
+	emit32(e, GS(mxcsr_host));
+	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 7 << 3 | RDI }, 2); /* fnstcw */
+	emit32(e, GS(fcw_host));
+	emit_xop(e, host, false);
+	emit_patch(e, none);
+}
+
+/* Guest's vector state out; the host finds an empty x87 stack and its control words. RDI: the vCPU. */
+static void emit_vectors_out(struct emit *e, const struct x86_host *host)
+{
+	u8 *none = emit_if_vectors(e), *initial = NULL;
+
+	emit_xop(e, host, true);
+	if (host->xsave) { /* just written: whether x87 is in another state than FNINIT's */
+		emit_op_base(e, false, 0xf6, 0, RDI, GS(cpu.xsave) + XS_BV);
+		emit8(e, XC_X87);
+		initial = emit_jcc(e, CC_E);
+	}
+	emit_bytes(e, (const u8[]){ 0xdb, 0xe3 }, 2); /* fninit */
+	if (initial)
+		emit_patch(e, initial);
+	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 5 << 3 | RDI }, 2); /* fldcw */
+	emit32(e, GS(fcw_host));
+	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 2 << 3 | RDI }, 3); /* ldmxcsr */
+	emit32(e, GS(mxcsr_host));
+	if (host->avx)
+		emit_bytes(e, (const u8[]){ 0xc5, 0xf8, 0x77 }, 3); /* vzeroupper */
+	emit_patch(e, none);
+}
+
 static const u8 saved_by_callee[] = { RBX, RBP, R12, R13, R14, R15 };
 
 static void make_enter(struct emit *e, struct stubs *s, const struct x86_host *host)
@@ -97,12 +142,8 @@ static void make_enter(struct emit *e, struct stubs *s, const struct x86_host *h
 		emit_op_base(e, true, 0x89, RAX, RDI, GS(host_gs));
 		emit_bytes(e, (const u8[]){ 0xf3, 0x48, 0x0f, 0xae, 0xdf }, 5); /* wrgsbase rdi */
 	}
-	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 3 << 3 | RDI }, 3); /* stmxcsr */
-	emit32(e, GS(mxcsr_host));
-	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 7 << 3 | RDI }, 2); /* fnstcw */
-	emit32(e, GS(fcw_host));
 	emit_store_gs(e, RSP, GS(host_rsp));
-	emit_xop(e, host, false);
+	emit_vectors_in(e, host);
 	emit_mov(e, T1, RSI);
 	emit_reload(e, ARRAY_SIZE(held));
 	emit_jmp_t1(e);
@@ -112,14 +153,7 @@ static void make_leave(struct emit *e, struct stubs *s, const struct x86_host *h
 {
 	s->leave = emit_pc(e);
 	emit_load_gs(e, RDI, GS(self));
-	emit_xop(e, host, true);
-	emit_bytes(e, (const u8[]){ 0xdb, 0xe3 }, 2);		     /* fninit */
-	emit_bytes(e, (const u8[]){ 0xd9, 0x80 | 5 << 3 | RDI }, 2); /* fldcw */
-	emit32(e, GS(fcw_host));
-	emit_bytes(e, (const u8[]){ 0x0f, 0xae, 0x80 | 2 << 3 | RDI }, 3); /* ldmxcsr */
-	emit32(e, GS(mxcsr_host));
-	if (host->avx)
-		emit_bytes(e, (const u8[]){ 0xc5, 0xf8, 0x77 }, 3); /* vzeroupper */
+	emit_vectors_out(e, host);
 	if (host->fsgsbase) {
 		emit_op_base(e, true, 0x8b, RAX, RDI, GS(host_gs));
 		emit_bytes(e, (const u8[]){ 0xf3, 0x48, 0x0f, 0xae, 0xd8 }, 5); /* wrgsbase rax */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cpu/x86/ops.h"
+#include "cpu/x86/xstate.h"
 
 #define CODE_ROOM (64u << 10) /* more than any block needs */
 #define META_ROOM (64u << 10)
@@ -323,6 +324,24 @@ static struct block *emit_new(struct tr *t, gpa_t gpa, enum block_form form)
 	return b;
 }
 
+/*
+ * Components that the block's instructions touch. CVTPI2PS and its like are SSE's, and go by way of the x87 registers; an
+ * instruction with VEX zeroes its target as far as the registers reach.
+ */
+static u64 components(const struct tr *t)
+{
+	static const u64 of[] = {
+		[STATE_X87] = XC_X87,	  [STATE_MMX] = XC_X87,
+		[STATE_SSE] = XC_LEGACY,  [STATE_AVX] = XC_SSE | XC_AVX | XC_ZMM_HIGH,
+		[STATE_AVX512] = ~XC_X87,
+	};
+	u64 all = 0;
+
+	for (unsigned i = 0; i < t->n; i++)
+		all |= of[t->d[i].state];
+	return all & t->v->engine->host.xcr0;
+}
+
 struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
 			enum x86_status *status)
 {
@@ -339,6 +358,7 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 	*status = decode_block(t, gpa, host, &host2);
 	if (*status != X86_OK)
 		return NULL;
+	v->xmask |= components(t);
 	find_live_flags(t);
 	dead = cache_find_dead(c, gpa, t->mode, form);
 	b = dead ? emit_again(t, dead) : NULL;

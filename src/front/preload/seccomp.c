@@ -161,8 +161,6 @@ static const struct {
 } calls[] = {
 	{ SYS_rt_tgsigqueueinfo, CALLING_IN_PLACE, NULL, NULL },
 	{ SYS_rt_sigprocmask, CALLING_IN_PLACE, NULL, NULL },
-	{ SYS_process_vm_readv, CALLING_DIRECT_COPY, NULL, NULL },
-	{ SYS_process_vm_writev, CALLING_DIRECT_COPY, NULL, NULL },
 	{ SYS_fstat, CALLING_BY_NUMBER, NULL, NULL },
 	{ SYS_rt_sigreturn, CALLING_NORMAL, "rt_sigreturn",
 	  "an exception that the guest causes, such as a division by zero, would end the process" },
