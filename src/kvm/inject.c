@@ -90,7 +90,10 @@ bool vcpu_has_wakeup(struct vcpu *v)
 		return true;
 	if (cpu->event.smi_pending && !cpu->event.in_smm)
 		return true;
-	return v->lapic && lapic_pending(v->lapic) && x86_interruptible(cpu);
+	if (unlikely(xen_has_event(v)))
+		return true;
+	return v->lapic && x86_interruptible(cpu) &&
+	       (lapic_pending(v->lapic) || vcpu_xen_upcall(v));
 }
 
 bool vcpu_irq_window_open(const struct vcpu *v)
@@ -141,16 +144,16 @@ static enum x86_status inject_irq(struct vcpu *v)
 	enum x86_status st = X86_OK;
 	int vector;
 
-	if (!lapic_pending(v->lapic))
+	if (!lapic_pending(v->lapic) && !vcpu_xen_upcall(v))
 		return X86_OK;
 	if (x86_interruptible(cpu)) {
-		vector = lapic_ack(v->lapic);
+		vector = vcpu_xen_upcall(v) ? v->vm->xen.vector : lapic_ack(v->lapic);
 		if (vector >= 0) {
 			v->stats.irq_injections++;
 			st = x86_deliver(cpu, EVENT_INTERRUPT, vector);
 		}
 	}
-	if (lapic_pending(v->lapic))
+	if (lapic_pending(v->lapic) || vcpu_xen_upcall(v))
 		cpu->irq_waiting = true;
 	return st;
 }
@@ -181,7 +184,7 @@ enum x86_status vcpu_inject(struct vcpu *v)
 	} else if (unlikely(instruction_in_flight(cpu))) {
 		/* Look again as soon as it is complete. */
 		v->recheck = cpu->event.nmi_pending || cpu->event.smi_pending ||
-			     (v->lapic && lapic_pending(v->lapic));
+			     (v->lapic && (lapic_pending(v->lapic) || vcpu_xen_upcall(v)));
 		return X86_OK;
 	}
 	inject_smi(cpu);

@@ -16,6 +16,7 @@
 #include "kvm/pv.h"
 #include "kvm/stats.h"
 #include "kvm/x86/hyperv.h"
+#include "kvm/x86/xen.h"
 #include "mem/mem.h"
 #include "virt/i8254.h"
 #include "virt/irq/irq.h"
@@ -98,7 +99,7 @@ struct vm {
 	u32 ring_bytes;		       /* of each vCPU's dirty ring; 0: none */
 
 	struct hv_vm hv;
-	struct kvm_xen_hvm_config xen; /* under lock; read without */
+	struct xen_vm xen;
 	struct vm_stats stats;
 	struct stats_file stats_file;
 
@@ -136,6 +137,7 @@ struct vcpu {
 	bool smi_queued;  /* KVM_SMI */
 
 	struct hv_vcpu hv;
+	struct xen_vcpu xen;
 	struct vcpu_stats stats; /* of the vCPU's own thread */
 	struct stats_file stats_file;
 
@@ -151,6 +153,12 @@ struct vcpu {
 	u64 log_count; /* lines of platform log, for the rate limit */
 	u64 log_second;
 };
+
+/* Whether the vector of Xen's event channels is due; like the output of a PIC. */
+static inline bool vcpu_xen_upcall(const struct vcpu *v)
+{
+	return unlikely(v->xen.info != XEN_NO_PAGE) && xen_upcall_waits(v);
+}
 
 /* One ioctl. Handlers return a value >= 0 or -errno. */
 struct call {
@@ -220,6 +228,7 @@ void pv_sleep(struct vcpu *v);
 int pv_wrmsr(struct vcpu *v, u32 index, u64 value);
 int pv_rdmsr(const struct vcpu *v, u32 index, u64 *value);
 void pv_destroy(struct vcpu *v);
+u64 pv_run_delay(struct vcpu *v); /* ns that this thread waited for a CPU */
 
 /* x86/vapic.c */
 void vapic_enter(struct vcpu *v);
@@ -261,14 +270,6 @@ void vm_stats_show(struct vm *vm); /* refresh what KVM_GET_STATS_FD gave; cheap 
 /* x86/tsc.c */
 u64 tsc_ratio(const struct vm *vm, u32 khz);	 /* for cpu->tsc_ratio */
 bool tsc_set_by_user(struct vcpu *v, u64 value); /* KVM_SET_MSRS */
-
-/* x86/xen.c */
-bool vm_xen_takes_calls(const struct vm *vm);
-bool vcpu_xen_takes(const struct vcpu *v, u64 nr); /* whether hypercall @nr is Xen's */
-enum x86_status vcpu_xen_hypercall(struct vcpu *v);
-bool vcpu_xen_msr_is(const struct vcpu *v,
-		     u32 index); /* the register that asks for the hypercall page */
-int vcpu_xen_page_write(struct vcpu *v, u64 value); /* 0 or 1 */
 
 /* x86/vmcaps.c */
 long vm_enable_x86_cap(struct vm *vm, const struct kvm_enable_cap *e);

@@ -107,19 +107,32 @@ static void clock_tell_others(const struct vcpu *self)
 	}
 }
 
+/* An address without memory: as in KVM, the guest simply gets no time there. */
+static void clock_write_to(struct vcpu *v, gpa_t gpa)
+{
+	struct pvclock_vcpu page = v->clock;
+
+	page.msr = gpa | 1;
+	(void)pvclock_write_time(&v->vm->clock, &page, v->vm->mem, x86_tsc_read(v->cpu),
+				 v->cpu->tsc_khz, v->guest_paused);
+}
+
 void vcpu_clock_write(struct vcpu *v)
 {
 	struct pvclock_vm *clock = &v->vm->clock;
-	u64 line;
+	u64 line, info = v->xen.info, time = v->xen.time;
 
-	if (!(v->clock.msr & 1))
+	if (!(v->clock.msr & 1) && likely(info == XEN_NO_PAGE && time == XEN_NO_PAGE))
 		return;
-	/* An address without memory: as in KVM, the guest simply gets no time there. */
 	v->clock.tsc_ahead = v->cpu->tsc_offset - v->vm->tsc_offset;
 	pthread_mutex_lock(&v->vm->clock_lock);
 	line = clock->line_khz ? clock->line_ns : 0;
-	(void)pvclock_write_time(clock, &v->clock, v->vm->mem, x86_tsc_read(v->cpu),
-				 v->cpu->tsc_khz, v->guest_paused);
+	if (v->clock.msr & 1)
+		clock_write_to(v, v->clock.msr & ~1ull);
+	if (info != XEN_NO_PAGE)
+		clock_write_to(v, info + XEN_INFO_TIME);
+	if (time != XEN_NO_PAGE)
+		clock_write_to(v, time);
 	line = line && line != clock->line_ns;
 	pthread_mutex_unlock(&v->vm->clock_lock);
 	if (unlikely(line))
@@ -277,7 +290,7 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 
 	v->stats.hypercalls++;
 	if (unlikely(vcpu_xen_takes(v, nr)))
-		return vcpu_xen_hypercall(v);
+		return vcpu_xen_hypercall(v, result);
 	if (unlikely(hv_takes_calls(v)))
 		return hv_hypercall(v, result);
 	*result = -(u64)KVM_ENOSYS;

@@ -186,6 +186,11 @@ static long run_loop(struct vcpu *v)
 		}
 		if (unlikely(hv_wants(v)) && !hv_serve(v))
 			return 0;
+		if (unlikely(__atomic_load_n(&v->xen.attention, __ATOMIC_ACQUIRE))) {
+			r = xen_serve(v);
+			if (r < 0)
+				return r == -ERESTART ? r : interrupted_exit(v);
+		}
 		if (vcpu_late_exit(v))
 			return 0;
 		if (unlikely(v->pv.halted)) {
@@ -310,6 +315,8 @@ static long run_checked(struct vcpu *v)
 		return -EINTR;
 	run->exit_reason = KVM_EXIT_UNKNOWN;
 	v->has_run = true;
+	if (unlikely(v->vm->xen.config.msr))
+		xen_run_begin(v);
 	return run_loop(v);
 }
 

@@ -86,6 +86,7 @@ int vcpu_create(struct vm *vm, u32 id, struct vcpu **out, int *fd)
 	v->id = id;
 	v->index = vm->nvcpus;
 	v->hv.vp_index = v->index;
+	xen_vcpu_init(v);
 	pthread_mutex_init(&v->lock, NULL);
 	v->engine = engine_vcpu_create(vm->engine);
 	if (!v->engine)
@@ -114,6 +115,7 @@ void vcpu_destroy(struct vcpu *v)
 	if (v->engine)
 		engine_vcpu_destroy(v->engine);
 	hv_synic_destroy(v);
+	xen_vcpu_destroy(v);
 	stats_close(&v->stats_file);
 	pv_destroy(v);
 	if (v->run)

@@ -68,6 +68,7 @@ static void vm_destroy(struct vm *vm)
 	if (vm->mem)
 		mem_destroy(vm->mem);
 	hv_vm_destroy(vm);
+	xen_vm_destroy(vm);
 	stats_close(&vm->stats_file);
 	msr_filter_free(vm->msr_filter);
 	pthread_rwlock_destroy(&vm->msr_lock);
@@ -88,6 +89,7 @@ struct vm *vm_create(const struct system *sys, int *err)
 	pthread_rwlock_init(&vm->msr_lock, NULL);
 	pthread_mutex_init(&vm->clock_lock, NULL);
 	pthread_mutex_init(&vm->lock, NULL);
+	xen_vm_init(vm);
 	vm->mem = mem_create(&vm_mem_ops, vm);
 	if (vm->mem)
 		mem_dirty_collector(vm->mem, sys->collector);

@@ -22,22 +22,26 @@ static size_t run_find(const struct mem *m, unsigned space, gpa_t gpa, size_t le
 /* Whoever takes a slot away publishes that first, and then waits until it has seen no copier. */
 static __thread u32 *copying __attribute__((tls_model("initial-exec")));
 
-static void copier_enter(const struct mem *m)
+/* Returns what copier_leave() restores: a signal handler may copy in the middle of a copy. */
+static u32 *copier_enter(const struct mem *m)
 {
+	u32 *outer = copying;
+
 	copying = (u32 *)&m->copiers;
 	__atomic_add_fetch(copying, 1, __ATOMIC_SEQ_CST);
+	return outer;
 }
 
-static void copier_leave(void)
+static void copier_leave(u32 *outer)
 {
 	__atomic_sub_fetch(copying, 1, __ATOMIC_SEQ_CST);
-	copying = NULL;
+	copying = outer;
 }
 
 void mem_copy_abandoned(void)
 {
 	if (copying)
-		copier_leave();
+		copier_leave(NULL);
 }
 
 static int copy_from(const struct mem *m, unsigned space, gpa_t gpa, u8 *to, size_t len)
@@ -59,13 +63,14 @@ static int copy_from(const struct mem *m, unsigned space, gpa_t gpa, u8 *to, siz
 
 int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len)
 {
+	u32 *outer;
 	int r;
 
 	if (gpa + len < gpa)
 		return -EFAULT;
-	copier_enter(m);
+	outer = copier_enter(m);
 	r = copy_from(m, space, gpa, buf, len);
-	copier_leave();
+	copier_leave(outer);
 	return r;
 }
 
@@ -101,13 +106,14 @@ static int copy_to(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gp
 int mem_write_as(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, const void *buf,
 		 size_t len)
 {
+	u32 *outer;
 	int r;
 
 	if (gpa + len < gpa)
 		return -EFAULT;
-	copier_enter(m);
+	outer = copier_enter(m);
 	r = copy_to(m, w, space, gpa, buf, len);
-	copier_leave();
+	copier_leave(outer);
 	return r;
 }
 
@@ -118,16 +124,30 @@ int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t 
 
 int mem_xchg8(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, u8 value, u8 *old)
 {
+	u32 *outer = copier_enter(m);
 	struct slot *s;
 	int r = -EFAULT;
 
-	copier_enter(m);
 	s = mem_slot_find(m, space, gpa >> PAGE_SHIFT, NULL);
 	if (s && !slot_is_readonly(s)) {
 		*old = __atomic_exchange_n(slot_hva(s, gpa), value, __ATOMIC_SEQ_CST);
 		page_grant_write(w, s, gpa >> PAGE_SHIFT);
 		r = 0;
 	}
-	copier_leave();
+	copier_leave(outer);
+	return r;
+}
+
+int mem_or8(struct mem *m, unsigned space, gpa_t gpa, u8 bits, u8 *old)
+{
+	u32 *outer = copier_enter(m);
+	struct slot *s = mem_slot_find(m, space, gpa >> PAGE_SHIFT, NULL);
+	int r = -EFAULT;
+
+	if (s && !slot_is_readonly(s)) {
+		*old = __atomic_fetch_or(slot_hva(s, gpa), bits, __ATOMIC_SEQ_CST);
+		r = 0;
+	}
+	copier_leave(outer);
 	return r;
 }

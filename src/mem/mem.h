@@ -143,4 +143,10 @@ void mem_copy_abandoned(void);
 /* Exchange a byte that vCPUs change too; as mem_write_as(). */
 int mem_xchg8(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, u8 value, u8 *old);
 
+/*
+ * Set bits of a byte that vCPUs change too. It is not logged, and takes no lock: for pages that a protocol takes for
+ * dirty always, and from a signal handler. 0 or -EFAULT.
+ */
+int mem_or8(struct mem *m, unsigned space, gpa_t gpa, u8 bits, u8 *old);
+
 #endif

@@ -94,6 +94,11 @@ static u32 version_odd(u32 version)
 	return version + 1 + (version & 1);
 }
 
+u64 pvclock_boot(const struct pvclock_vm *vm)
+{
+	return clock_ns(CLOCK_REALTIME) - pvclock_now(vm);
+}
+
 int pvclock_write_wall(const struct pvclock_vm *vm, struct mem *mem, gpa_t gpa)
 {
 	struct wall_clock w;
@@ -103,7 +108,7 @@ int pvclock_write_wall(const struct pvclock_vm *vm, struct mem *mem, gpa_t gpa)
 	err = mem_read(mem, 0, gpa, &w.version, sizeof(w.version));
 	if (err)
 		return err;
-	boot = clock_ns(CLOCK_REALTIME) - pvclock_now(vm);
+	boot = pvclock_boot(vm);
 	w.version = version_odd(w.version);
 	w.sec = (u32)(boot / NSEC_PER_SEC);
 	w.nsec = (u32)(boot % NSEC_PER_SEC);

@@ -31,6 +31,9 @@ void pvclock_set(struct pvclock_vm *vm, u64 guest_ns);
 /* Multiplier and shift: ns = ((shift < 0 ? tsc >> -shift : tsc << shift) * mult) >> 32. @tsc_khz not 0. */
 void pvclock_scale(u32 tsc_khz, u32 *mult, s8 *shift);
 
+/* Real time at which guest time was 0, ns. */
+u64 pvclock_boot(const struct pvclock_vm *vm);
+
 /* Write the wall-clock structure at @gpa. 0 or -EFAULT. */
 int pvclock_write_wall(const struct pvclock_vm *vm, struct mem *mem, gpa_t gpa);
 

@@ -56,6 +56,7 @@ void abi_split_cases(struct abi *a);
 void abi_run_cases(struct abi *a);
 void abi_x86_cases(struct abi *a);
 void abi_hyperv_cases(struct abi *a);
+void abi_xen_cases(struct abi *a);
 void abi_dirty_cases(struct abi *a);
 /* These need to know that it is the library. */
 void abi_library_cases(struct abi *a);

@@ -148,12 +148,13 @@ static void run_all(struct abi *a)
 		const char *group;
 		void (*run)(struct abi *a);
 	} groups[] = {
-		{ "system", abi_system_cases }, { "vm", abi_vm_cases },
-		{ "memory", abi_memory_cases }, { "vcpu", abi_vcpu_cases },
-		{ "state", abi_state_cases },	{ "chips", abi_chip_cases },
-		{ "events", abi_event_cases },	{ "split", abi_split_cases },
-		{ "run", abi_run_cases },	{ "x86", abi_x86_cases },
-		{ "hyperv", abi_hyperv_cases }, { "dirty log", abi_dirty_cases },
+		{ "system", abi_system_cases },	  { "vm", abi_vm_cases },
+		{ "memory", abi_memory_cases },	  { "vcpu", abi_vcpu_cases },
+		{ "state", abi_state_cases },	  { "chips", abi_chip_cases },
+		{ "events", abi_event_cases },	  { "split", abi_split_cases },
+		{ "run", abi_run_cases },	  { "x86", abi_x86_cases },
+		{ "hyperv", abi_hyperv_cases },	  { "xen", abi_xen_cases },
+		{ "dirty log", abi_dirty_cases },
 	};
 
 	a->sys = a->ops->open("/dev/kvm", O_CLOEXEC);

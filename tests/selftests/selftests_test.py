@@ -49,8 +49,9 @@ SLOW = {  # more seconds
 QUICK = ["cpuid_test", "cr4_cpuid_sync_test", "debug_regs", "emulator_error_test",
          "get_msr_index_features", "hyperv_cpuid",
          "kvm_binary_stats_test", "kvm_pv_test", "monitor_mwait_test",
-         "platform_info_test", "set_boot_cpu_id", "smm_test", "state_test", "sync_regs_test", "ucna_injection_test",
-         "userspace_io_test", "userspace_msr_exit_test"]
+         "platform_info_test", "set_boot_cpu_id", "steal_time", "smm_test", "state_test", "sync_regs_test", "ucna_injection_test",
+         "userspace_io_test", "userspace_msr_exit_test",
+         "xen_vmcall_test"]
 
 VMX = "needs nested VMX"
 SVM = "needs nested SVM"
@@ -84,10 +85,7 @@ EXCEPTIONS = {
     "vmx_tsc_adjust_test": VMX,
 }
 # What is expected and not there yet; a row goes when its program passes.
-TODO = {
-    "hardware_disable_test": "512 VMs in as many processes take too long",
-    "xen_shinfo_test": "Xen",
-}
+TODO = {}
 
 
 def cache():

@@ -51,10 +51,16 @@ static void chip_unmask(void *owner, unsigned gsi)
 		i8254_unmasked(pit);
 }
 
+static int chip_event(void *owner, u32 vcpu_id, u32 channel, struct irq_upcall *up)
+{
+	return xen_event_set(owner, vcpu_id, channel, up);
+}
+
 static const struct irq_ops chip_ops = {
 	.kick = chip_kick,
 	.eoi = chip_eoi,
 	.unmask = chip_unmask,
+	.event = chip_event,
 	.tsc = chip_tsc,
 	.tsc_khz = chip_tsc_khz,
 };

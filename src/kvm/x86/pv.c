@@ -13,8 +13,8 @@
 
 #define MSR_ON	       1ull
 #define PV_EOI_BIT     BIT(0)
-#define STEAL_EVERY_MS 1
-#define STEAL_STEAL    0 /* offsets in struct kvm_steal_time */
+#define STEAL_EVERY_US 100 /* KVM: whenever the vCPU's thread gets a CPU or enters KVM_RUN */
+#define STEAL_STEAL    0   /* offsets in struct kvm_steal_time */
 #define STEAL_VERSION  8
 #define STEAL_PREEMPT  16
 _Static_assert(offsetof(struct kvm_steal_time, version) == STEAL_VERSION &&
@@ -46,6 +46,11 @@ static u64 run_delay(struct pv *pv)
 		return pv->last_delay;
 	second = strchr(text, ' ');
 	return second ? strtoull(second, NULL, 10) : pv->last_delay;
+}
+
+u64 pv_run_delay(struct vcpu *v)
+{
+	return run_delay(&v->pv);
 }
 
 void pv_destroy(struct vcpu *v)
@@ -90,7 +95,7 @@ static void steal_write(struct vcpu *v)
 
 static void steal_refresh(struct vcpu *v)
 {
-	u64 every = (u64)v->vm->host_tsc_khz * STEAL_EVERY_MS;
+	u64 every = (u64)v->vm->host_tsc_khz * STEAL_EVERY_US / 1000;
 
 	if (v->pv.steal_due || __rdtsc() - v->pv.last_tsc > every)
 		steal_write(v);
@@ -138,6 +143,8 @@ void pv_enter(struct vcpu *v)
 		eoi_enter(v);
 	if (v->pv.vapic)
 		vapic_enter(v);
+	if (unlikely(v->xen.runstate != XEN_NO_PAGE))
+		xen_runstate_refresh(v);
 }
 
 void pv_leave(struct vcpu *v)

@@ -151,7 +151,7 @@ struct ioapic {
 
 struct irq_route {
 	u32 gsi;
-	u8 type;    /* KVM_IRQ_ROUTING_IRQCHIP or _MSI */
+	u8 type; /* KVM_IRQ_ROUTING_IRQCHIP, _MSI, or _XEN_EVTCHN: vCPU in address, channel in data */
 	u8 chip_id; /* KVM_IRQCHIP_* */
 	u8 pin;
 	u32 data;
@@ -237,6 +237,7 @@ void lapics_refresh(struct irqchip *chip);
 /* deliver.c */
 int irq_deliver(struct irqchip *chip, const struct lapic *source, const struct irq_message *msg);
 int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data);
+void irq_deliver_upcall(struct irqchip *chip, const struct irq_upcall *up);
 bool irq_msi_reaches(const struct lapic *l, u64 address, u32 data);
 void irq_deliver_icr(struct lapic *source, u32 low, u32 high);
 

@@ -145,6 +145,15 @@ int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data)
 	return irq_deliver(chip, NULL, &msg);
 }
 
+void irq_deliver_upcall(struct irqchip *chip, const struct irq_upcall *up)
+{
+	struct irq_message msg = { .vector = up->vector, .mode = IRQ_FIXED, .assert = true };
+	struct lapic *l = up->vcpu_index < chip->nlapics ? chip->lapics[up->vcpu_index] : NULL;
+
+	if (up->vector && l && lapic_hw_enabled(l))
+		lapic_accept(l, &msg);
+}
+
 bool irq_msi_reaches(const struct lapic *l, u64 address, u32 data)
 {
 	struct irq_message msg = msi_message(l->chip, address, data);

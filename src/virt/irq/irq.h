@@ -24,6 +24,12 @@ struct irqchip; /* PIC pair, IOAPIC and the list of local APICs; one lock */
 struct lapic;
 struct timers;
 
+/* A vector that is to be delivered to one local APIC; 0: nothing. */
+struct irq_upcall {
+	unsigned vcpu_index;
+	u8 vector;
+};
+
 /* Handed down by the KVM floor. */
 struct irq_ops {
 	/* Interrupt state of vCPU @index may have changed: kick or wake it. Any thread, chip lock held: must not call back. */
@@ -35,6 +41,11 @@ struct irq_ops {
 	void (*eoi)(void *owner, unsigned gsi);
 	/* A pin that @gsi goes to was unmasked. May be NULL. Chip lock held: must not call back. */
 	void (*unmask)(void *owner, unsigned gsi);
+	/*
+	 * A GSI that is routed to an event channel of Xen's was raised. Returns as irqchip_set_line(); what is left for
+	 * the APIC to deliver goes to @up. May be NULL. Chip lock held: must not call back.
+	 */
+	int (*event)(void *owner, u32 vcpu_id, u32 channel, struct irq_upcall *up);
 	/* Guest TSC of a vCPU now, and its frequency in kHz, for the TSC-deadline timer. Any thread, chip lock held. */
 	u64 (*tsc)(void *owner, unsigned vcpu_index);
 	u32 (*tsc_khz)(void *owner, unsigned vcpu_index);
@@ -69,7 +80,7 @@ void irqchip_options(struct irqchip *chip, const struct irq_options *options);
 /*
  * KVM_SET_GSI_ROUTING: replaces the table. At creation it is KVM's: GSI 0-15 to the same pin of PIC
  * and IOAPIC, 16-23 to the IOAPIC (so a PC board that wants GSI 0 at IOAPIC pin 2 says so here or
- * has no interrupt source override). Entries of type IRQCHIP and MSI. 0, -EINVAL or -ENOMEM.
+ * has no interrupt source override). Entries of type IRQCHIP, MSI and XEN_EVTCHN. 0, -EINVAL or -ENOMEM.
  */
 int irqchip_set_routing(struct irqchip *chip, const struct kvm_irq_routing_entry *entries,
 			unsigned n);
@@ -82,6 +93,9 @@ int irqchip_set_line(struct irqchip *chip, unsigned gsi, int level, unsigned sou
  * @try when the chip lock is taken: then it may be called from a signal handler.
  */
 int irqchip_raise(struct irqchip *chip, unsigned gsi, unsigned source, bool hold, bool try);
+
+/* Deliver a fixed interrupt to one vCPU. */
+void irqchip_upcall(struct irqchip *chip, const struct irq_upcall *up);
 
 /* Deliver an MSI (address and data as on the bus). As above; -EINVAL for a bad address with ids32. */
 int irqchip_msi(struct irqchip *chip, u64 address, u32 data);

@@ -87,6 +87,13 @@ int irqchip_raise(struct irqchip *chip, unsigned gsi, unsigned source, bool hold
 	return r;
 }
 
+void irqchip_upcall(struct irqchip *chip, const struct irq_upcall *up)
+{
+	chip_lock(chip);
+	irq_deliver_upcall(chip, up);
+	chip_unlock(chip);
+}
+
 int irqchip_msi(struct irqchip *chip, u64 address, u32 data)
 {
 	int r;

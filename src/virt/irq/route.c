@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The GSI routing table: to which pins of which chips, or to which MSI, a GSI goes. */
+/* The GSI routing table: to which pins of which chips, or to which MSI or event channel, a GSI goes. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -31,6 +31,13 @@ static int route_fill(const struct irqchip *chip, struct irq_route *r,
 		r->address = (u64)e->u.msi.address_hi << 32 | e->u.msi.address_lo;
 		r->data = e->u.msi.data;
 		return 0;
+	case KVM_IRQ_ROUTING_XEN_EVTCHN:
+		/* Neither the channel nor the vCPU needs to be there yet. */
+		if (e->u.xen_evtchn.priority != KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL)
+			return -EINVAL;
+		r->address = e->u.xen_evtchn.vcpu;
+		r->data = e->u.xen_evtchn.port;
+		return 0;
 	default:
 		return -EINVAL;
 	}
@@ -45,7 +52,7 @@ static int route_compare(const void *a, const void *b)
 	return (int)x->chip_id - (int)y->chip_id;
 }
 
-/* A GSI goes to each chip once at most, and to an MSI only alone. */
+/* A GSI goes to each chip once at most, and to an MSI or an event channel only alone. */
 static bool routes_valid(const struct irq_route *r, unsigned n)
 {
 	for (unsigned i = 1; i < n; i++) {
@@ -143,10 +150,24 @@ bool route_is_split_level(const struct lapic *l, u8 vector)
 	return false;
 }
 
+static int route_event(struct irqchip *chip, const struct irq_route *r)
+{
+	struct irq_upcall up = { 0 };
+	int n;
+
+	if (!chip->ops.event)
+		return -1;
+	n = chip->ops.event(chip->owner, (u32)r->address, r->data, &up);
+	irq_deliver_upcall(chip, &up);
+	return n;
+}
+
 static int route_one(struct irqchip *chip, const struct irq_route *r, int level, unsigned source)
 {
 	if (r->type == KVM_IRQ_ROUTING_MSI)
 		return level ? irq_deliver_msi(chip, r->address, r->data) : -1;
+	if (r->type == KVM_IRQ_ROUTING_XEN_EVTCHN)
+		return level ? route_event(chip, r) : -1;
 	if (!chip->pic_and_ioapic)
 		return -1;
 	if (r->chip_id == KVM_IRQCHIP_IOAPIC)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Xen's interface for guests that know it: the hypercall page, and hypercalls as exits (KVM_XEN_HVM_CONFIG). */
+/* Xen's interface for guests that know it: its configuration and the hypercall page (KVM_XEN_HVM_CONFIG). */
 #include <errno.h>
 #include <string.h>
 
@@ -9,12 +9,37 @@
 
 #define PAGE_FIELD   (~0xfffull)
 #define STUB_SIZE    32
-#define FOR_HYPERV   BIT_ULL(31) /* of the number: see hypercall_set() in hyperv_msr.c */
-#define CONFIG_FLAGS ((u32)KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL)
+#define CONFIG_FLAGS ((u32)(KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL | KVM_XEN_HVM_CONFIG_EVTCHN_SEND))
+
+void xen_vm_init(struct vm *vm)
+{
+	vm->xen.shared = XEN_NO_PAGE;
+	pthread_mutex_init(&vm->xen.lock, NULL);
+}
+
+void xen_vm_destroy(struct vm *vm)
+{
+	xen_ports_destroy(vm);
+	pthread_mutex_destroy(&vm->xen.lock);
+}
+
+void xen_vcpu_init(struct vcpu *v)
+{
+	v->xen.info = v->xen.time = v->xen.runstate = XEN_NO_PAGE;
+	v->xen.id = v->index;
+}
+
+void xen_vcpu_destroy(struct vcpu *v)
+{
+	if (!v->xen.timers)
+		return;
+	timer_cancel(&v->xen.timer);
+	timer_cancel(&v->xen.poll_timer);
+}
 
 bool vm_xen_takes_calls(const struct vm *vm)
 {
-	return vm->xen.flags & KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL;
+	return vm->xen.config.flags & KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL;
 }
 
 long xen_config(struct call *c)
@@ -28,7 +53,7 @@ long xen_config(struct call *c)
 	    (x->blob_addr_32 || x->blob_addr_64 || x->blob_size_32 || x->blob_size_64))
 		return -EINVAL;
 	pthread_mutex_lock(&c->vm->lock);
-	c->vm->xen = *x;
+	c->vm->xen.config = *x;
 	pthread_mutex_unlock(&c->vm->lock);
 	return 0;
 }
@@ -49,44 +74,22 @@ static int stubs_write(struct vcpu *v, gpa_t at)
 
 bool vcpu_xen_msr_is(const struct vcpu *v, u32 index)
 {
-	return v->vm->xen.msr && v->vm->xen.msr == index;
+	return v->vm->xen.config.msr && v->vm->xen.config.msr == index;
 }
 
 int vcpu_xen_page_write(struct vcpu *v, u64 value)
 {
-	const struct kvm_xen_hvm_config *x = &v->vm->xen;
+	const struct kvm_xen_hvm_config *x = &v->vm->xen.config;
 	bool lm = v->cpu->efer & EFER_LMA;
 	u64 blob = lm ? x->blob_addr_64 : x->blob_addr_32, page = value & ~PAGE_FIELD;
 	u8 data[PAGE_SIZE];
 
+	/* A guest says by this in which layout it shares its pages. */
+	__atomic_store_n(&v->vm->xen.long_mode, lm, __ATOMIC_RELEASE);
 	if (vm_xen_takes_calls(v->vm))
 		return page ? 1 : stubs_write(v, value & PAGE_FIELD);
 	if (page >= (lm ? x->blob_size_64 : x->blob_size_32) ||
 	    user_read(data, blob + page * PAGE_SIZE, PAGE_SIZE))
 		return 1;
 	return mem_write(v->vm->mem, 0, value & PAGE_FIELD, data, PAGE_SIZE) ? 1 : 0;
-}
-
-bool vcpu_xen_takes(const struct vcpu *v, u64 nr)
-{
-	return vm_xen_takes_calls(v->vm) && !(nr & FOR_HYPERV && hv_takes_calls(v));
-}
-
-enum x86_status vcpu_xen_hypercall(struct vcpu *v)
-{
-	static const u8 wide[] = { RDI, RSI, RDX, R10, R8, R9 };
-	static const u8 narrow[] = { RBX, RCX, RDX, RSI, RDI, RBP };
-	struct x86_cpu *cpu = v->cpu;
-	const u8 *params = x86_is_64(cpu) ? wide : narrow;
-	struct kvm_xen_exit *e = &v->run->xen;
-
-	e->type = KVM_EXIT_XEN_HCALL;
-	e->u.hcall.longmode = x86_is_64(cpu);
-	e->u.hcall.cpl = cpu->cpl;
-	e->u.hcall.input = x86_gpr(cpu, RAX);
-	e->u.hcall.result = 0;
-	for (unsigned i = 0; i < ARRAY_SIZE(wide); i++)
-		e->u.hcall.params[i] = x86_gpr(cpu, params[i]);
-	cpu->exit = (struct x86_exit){ .reason = X86_EXIT_HYPERCALL, .port = KVM_EXIT_XEN };
-	return X86_EXIT;
 }
