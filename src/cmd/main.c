@@ -22,6 +22,8 @@ static const struct verb {
 	{ "run", cmd_run, "run a VM, with Debian's kernel and a shell when nothing else is asked" },
 	{ "exec", cmd_exec, "run a KVM program, unmodified, with anykvm's own /dev/kvm" },
 	{ "env", cmd_env, "print the environment that does the same for a whole shell" },
+	{ "snapshot", cmd_snapshot, "write a running VM to a file" },
+	{ "restore", cmd_restore, "run a VM from such a file" },
 	{ "ctl", cmd_ctl, "ask or tell a running VM something by its name" },
 	{ "doctor", cmd_doctor, "say what this machine has and lacks, and what to do" },
 	{ "explain", cmd_explain, "explain the code of a message" },

@@ -17,6 +17,7 @@
 #include "vmm/board.h"
 #include "vmm/boot/bzimage.h"
 #include "vmm/initramfs.h"
+#include "vmm/move/snapshot.h"
 #include "vmm/ram.h"
 #include "vmm/say.h"
 #include "vmm/status.h"
@@ -32,7 +33,8 @@ struct run_options {
 	u32 flat_address;
 	u64 memory;
 	unsigned cpus;
-	bool no_reboot, json, verbose;
+	bool no_reboot, json, verbose, lazy;
+	char text[512]; /* all words, for whoever gets the machine elsewhere */
 	char flat_path[PATH_MAX];
 	struct vmm_devices devices;
 	char *const *command; /* NULL: none */
@@ -140,6 +142,21 @@ static const struct args_row run_rows[] = {
 	{ "json", 0, NULL, FIELD(json), NULL, "the end as JSON: on stderr, with --flat on stdout" },
 	{ "verbose", 'v', NULL, FIELD(verbose), NULL, "print counters after the end" },
 };
+
+static const struct args_row restore_rows[] = {
+	{ "lazy", 'l', NULL, FIELD(lazy), NULL,
+	  "start at once: memory is read when it is used, and checked meanwhile" },
+	{ "engine", 'e', parse_engine, FIELD(engine), "FORM", "checked or fast" },
+	{ "device", 'd', args_text, FIELD(device), "FILE",
+	  "a real KVM device, for example /dev/kvm, instead of the built-in one" },
+	{ "disk", 0, parse_disk, FIELD(devices), "FILE[,WORD...]",
+	  "as it was given to 'anykvm run'; so with the other devices" },
+	{ "name", 'n', args_text, FIELD(name), "NAME", "name of the VM" },
+	{ "json", 0, NULL, FIELD(json), NULL, "the end as JSON on stderr" },
+	{ "verbose", 'v', NULL, FIELD(verbose), NULL, "print times and counters" },
+};
+
+static const struct args_table restore_table = { restore_rows, ARRAY_SIZE(restore_rows) };
 
 static const struct args_table run_table = { run_rows, ARRAY_SIZE(run_rows) };
 
@@ -315,6 +332,15 @@ static int command_at(int argc, char **argv)
 	return i;
 }
 
+static void words_join(char *text, size_t room, int argc, char **argv)
+{
+	size_t n = 0;
+
+	text[0] = 0;
+	for (int i = 1; i < argc && n < room; i++)
+		n += (size_t)snprintf(text + n, room - n, "%s%s", i > 1 ? " " : "", argv[i]);
+}
+
 int cmd_run(int argc, char **argv)
 {
 	struct run_options o = { .memory = 1ull << 30, .cpus = 1, .cpu = "host", .append = NULL };
@@ -338,9 +364,11 @@ int cmd_run(int argc, char **argv)
 		free(o.guest.script);
 		return STATUS_USAGE;
 	}
+	words_join(o.text, sizeof(o.text), argc, argv);
 	say_set_name(o.name);
 	config = (struct vmm_config){
 		.name = o.name,
+		.options = o.text,
 		.append = o.append    ? o.append
 			  : o.command ? "console=ttyS0 quiet loglevel=3"
 				      : "console=ttyS0",
@@ -365,4 +393,64 @@ int cmd_run(int argc, char **argv)
 	if (o.verbose)
 		print_equivalent(&o, &config);
 	return flat_run(&config);
+}
+
+static int restore_help(void)
+{
+	printf("usage: anykvm restore FILE [OPTIONS]\n\n"
+	       "Runs the VM that 'anykvm snapshot' has written to FILE. Memory, processors and "
+	       "all\n"
+	       "state come from the file; devices are given as they were to 'anykvm run'. A guest\n"
+	       "that resets ends, since no kernel is in the file.\n\n");
+	args_help(&restore_table, stdout);
+	return STATUS_OK;
+}
+
+static int restore_run(const struct run_options *o, struct snapshot *snapshot)
+{
+	const struct vmm_config config = {
+		.name = o->name,
+		.options = snapshot->description.options,
+		.snapshot = snapshot,
+		.is_lazy = o->lazy,
+		.memory = snapshot->description.memory,
+		.cpus = snapshot->description.cpus,
+		.cpu = o->cpu,
+		.device = o->device,
+		.devices = &o->devices,
+		.no_reboot = true,
+		.json = o->json,
+		.verbose = o->verbose,
+	};
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	return board_run(&config);
+}
+
+int cmd_restore(int argc, char **argv)
+{
+	struct run_options o = { .cpu = "host" };
+	struct snapshot snapshot = { .fd = -1 };
+	const char *file = NULL;
+	struct why why;
+	int status, r = args_parse(&restore_table, argc, argv, &o, &file, 1, &why);
+
+	if (r == -ENOENT)
+		return restore_help();
+	if (r == 0)
+		r = why_set(&why, EINVAL, "restore needs a file; write anykvm restore FILE");
+	if (r > 0)
+		r = library_options_set(&o, &why);
+	say_set_name(o.name);
+	if (r >= 0)
+		r = snapshot_open(&snapshot, file, &why);
+	if (r < 0) {
+		say("%s", why.text);
+		return STATUS_USAGE;
+	}
+	status = restore_run(&o, &snapshot);
+	if (status == STATUS_USAGE && snapshot.description.options[0])
+		say("it was started as: anykvm run %s", snapshot.description.options);
+	snapshot_close(&snapshot);
+	return status;
 }

@@ -28,7 +28,9 @@
 #include "vmm/devices.h"
 #include "vmm/exits.h"
 #include "vmm/manage.h"
+#include "vmm/move/snapshot.h"
 #include "vmm/report.h"
+#include "vmm/save/save.h"
 #include "vmm/say.h"
 #include "vmm/terminal.h"
 
@@ -67,7 +69,9 @@ struct board {
 	struct ending ending;
 	struct control control;
 	struct manage manage;
-	u8 late_input[1024]; /* came while the machine was being stopped; under control.input */
+	const struct description
+		*description; /* of the machine that comes from elsewhere; NULL: none */
+	u8 late_input[1024];  /* came while the machine was being stopped; under control.input */
 	size_t late_input_size;
 
 	int end_signal;
@@ -319,6 +323,19 @@ static void cpus_destroy(struct board *b)
 		processor_destroy(&b->cpus[i].processor);
 }
 
+static int cpu_create(struct board *b, unsigned i, struct why *why)
+{
+	const struct processor_identity identity = {
+		.model = b->config->cpu,
+		.cpuid = b->description ? b->description->cpuid[i] : NULL,
+	};
+	int r = identity.cpuid ? cpuid_check_offered(&b->dev, identity.cpuid, why) : 0;
+
+	return r < 0 ? r
+		     : processor_create(&b->cpus[i].processor, &b->machine, i, b->config->cpus,
+					identity, why);
+}
+
 /* All before the first runs: a guest may look for any of them at once. The others wait for INIT. */
 static int cpus_create(struct board *b, const struct boot_entry *entry, struct why *why)
 {
@@ -336,13 +353,31 @@ static int cpus_create(struct board *b, const struct boot_entry *entry, struct w
 					     .gate = &b->control.gate };
 	}
 	for (unsigned i = 0; i < count && r == 0; i++)
-		r = processor_create(&b->cpus[i].processor, &b->machine, i, count, b->config->cpu,
-				     why);
-	if (r == 0)
+		r = cpu_create(b, i, why);
+	if (r == 0 && entry)
 		r = processor_enter_kernel(&b->cpus[0].processor, entry, why);
 	if (r < 0)
 		cpus_destroy(b);
 	return r;
+}
+
+static void snapshot_damaged(void *owner, const char *text)
+{
+	struct board *b = owner;
+
+	ending_fail(&b->ending, STATUS_USAGE, "%s", text);
+	kick(b);
+}
+
+/* What is in memory at first. */
+static int memory_fill(struct board *b, struct boot_entry *entry, struct why *why)
+{
+	struct snapshot *s = b->config->snapshot;
+
+	if (!b->description)
+		return guest_load(b, entry, why);
+	return b->config->is_lazy ? snapshot_map(s, &b->ram, snapshot_damaged, b, why)
+				  : snapshot_load(s, &b->ram, why);
 }
 
 /* Memory first, so that bad input is told before anything else is made. */
@@ -354,14 +389,14 @@ static int machine_power_on(struct board *b, struct why *why)
 	b->machine.fd = -1;
 	if (r < 0)
 		return -STATUS_USAGE;
-	if (guest_load(b, &entry, why) < 0) {
+	if (memory_fill(b, &entry, why) < 0) {
 		ram_destroy(&b->ram);
 		return -STATUS_USAGE;
 	}
 	r = machine_create(&b->machine, &b->dev, &b->ram, true, why);
 	if (r < 0)
 		goto out_ram;
-	r = cpus_create(b, &entry, why);
+	r = cpus_create(b, b->description ? NULL : &entry, why);
 	if (r < 0)
 		goto out_machine;
 	return 0;
@@ -452,6 +487,27 @@ static void counters_print(struct board *b)
 		kvmdev_print_cpu_counters(&b->dev, b->cpus[i].processor.fd, i);
 }
 
+/* The state goes into the machine when all of it is there, and before anything of it runs. */
+static int state_fill(struct board *b, struct why *why)
+{
+	const struct snapshot *s = b->config->snapshot;
+	int r;
+
+	if (!b->description)
+		return 0;
+	control_hold(&b->control);
+	r = control_restore(&b->control, s->state, s->state_size, why);
+	control_release(&b->control);
+	if (r < 0) {
+		control_detach(&b->control);
+		machine_power_off(b);
+		return -STATUS_USAGE;
+	}
+	if (b->config->verbose)
+		say("restored in %.1f ms", report_seconds(&b->report) * 1e3);
+	return 0;
+}
+
 /* From power-on to the end of one machine; 0, or an exit status in negative. */
 static int machine_run(struct board *b, struct why *why)
 {
@@ -462,17 +518,21 @@ static int machine_run(struct board *b, struct why *why)
 	r = machine_power_on(b, why);
 	if (r < 0)
 		return r;
+	control_give(b);
+	r = state_fill(b, why);
+	if (r < 0)
+		return r;
 	console_open(b->console);
 	r = -devices_start(&b->devices);
 	if (r == 0)
 		r = cpus_start(b);
-	control_give(b);
 	if (r)
 		ending_fail(&b->ending, STATUS_DEVICE,
 			    "cannot start the threads of the machine: %s", strerror(r));
 	else
 		console_run(b->console);
 	control_detach(&b->control);
+	manage_machine_ends(&b->manage);
 	if (!cpus_join(b)) {
 		terminal_restore();
 		say("a processor did not stop; leaving without it");
@@ -517,7 +577,8 @@ static int board_loop(struct board *b)
 			say("%s", why.text);
 			return -r;
 		}
-		if (!is_reset(end) || b->config->no_reboot || b->config->is_command) {
+		if (!is_reset(end) || b->config->no_reboot || b->config->is_command ||
+		    !b->config->kernel) {
 			const int status =
 				report_finish(&b->report, b->config, &b->ending, b->end_signal);
 
@@ -528,6 +589,7 @@ static int board_loop(struct board *b)
 			say("the guest %s; starting again",
 			    end == VM_RESET ? "resets" : "ended in a triple fault");
 		b->report.resets++;
+		b->description = NULL;
 		chips_reset(b);
 	}
 }
@@ -602,7 +664,9 @@ int board_run(const struct vmm_config *config)
 	control_init(&b->control, (struct control_ops){ control_kick, control_end, b });
 	report_start(&b->report);
 	sizes_set(b);
-	if (kernel_read(&b->kernel, config->kernel, &why) < 0) {
+	if (config->snapshot)
+		b->description = &config->snapshot->description;
+	if (config->kernel && kernel_read(&b->kernel, config->kernel, &why) < 0) {
 		say("%s", why.text);
 		goto out;
 	}

@@ -60,10 +60,15 @@ struct vmm_devices {
 	bool has_ports; /* stdin, stdout, stderr and the status of a command */
 };
 
+struct snapshot;
+
 struct vmm_config {
-	const char *name;   /* NULL: nobody can ask for it */
-	const char *kernel; /* path; needed unless flat is given */
-	const u8 *initrd;   /* NULL: none */
+	const char *options;	   /* the words that it was started with; for a person */
+	struct snapshot *snapshot; /* NULL: it starts with a kernel */
+	bool is_lazy;		   /* pages of the snapshot are read when they are used */
+	const char *name;	   /* NULL: nobody can ask for it */
+	const char *kernel;	   /* path; needed unless flat or a snapshot is given */
+	const u8 *initrd;	   /* NULL: none */
 	size_t initrd_size;
 	const char *append;
 	u64 memory; /* bytes */

@@ -306,7 +306,8 @@ static int flat_start(struct flat *f, struct why *why)
 	if (r == 0)
 		r = machine_create(&f->machine, &f->dev, &f->ram, false, why);
 	if (r == 0)
-		r = processor_create(&f->cpu, &f->machine, 0, 1, f->config->cpu, why);
+		r = processor_create(&f->cpu, &f->machine, 0, 1,
+				     (struct processor_identity){ .model = f->config->cpu }, why);
 	if (r == 0)
 		r = processor_enter_flat(&f->cpu, f->config->flat_address, why);
 	return r;

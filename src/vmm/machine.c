@@ -21,10 +21,11 @@ int machine_request(const struct machine *vm, int fd, unsigned long request, con
 }
 
 static int slot_set(const struct machine *vm, u32 slot, gpa_t gpa, u64 size, const u8 *host,
-		    struct why *why)
+		    u32 flags, struct why *why)
 {
 	const struct kvm_userspace_memory_region region = {
 		.slot = slot,
+		.flags = flags,
 		.guest_phys_addr = gpa,
 		.memory_size = size,
 		.userspace_addr = (uintptr_t)host,
@@ -43,6 +44,28 @@ static int slot_set(const struct machine *vm, u32 slot, gpa_t gpa, u64 size, con
 	return 0;
 }
 
+static int slots_set(const struct machine *vm, u32 flags, struct why *why)
+{
+	const struct ram *ram = vm->ram;
+	int r = slot_set(vm, 0, 0, ram->low, ram->host, flags, why);
+
+	return r < 0 ? r
+		     : slot_set(vm, 1, RAM_HIGH_START, ram->high, ram->host + ram->low, flags, why);
+}
+
+int machine_log_dirty(const struct machine *vm, bool on, struct why *why)
+{
+	return slots_set(vm, on ? KVM_MEM_LOG_DIRTY_PAGES : 0, why);
+}
+
+int machine_dirty_log(const struct machine *vm, u32 slot, u64 *bitmap, struct why *why)
+{
+	const struct kvm_dirty_log log = { .slot = slot, .dirty_bitmap = bitmap };
+	int r = machine_request(vm, vm->fd, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG", why);
+
+	return r < 0 ? r : 0;
+}
+
 static int irqchip_create(struct machine *vm, struct why *why)
 {
 	const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
@@ -55,7 +78,6 @@ static int irqchip_create(struct machine *vm, struct why *why)
 static int machine_setup(struct machine *vm, struct why *why)
 {
 	const u64 identity = IDENTITY_ADDRESS;
-	const struct ram *ram = vm->ram;
 	int r;
 
 	r = machine_request(vm, vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS, "KVM_SET_TSS_ADDR",
@@ -65,11 +87,7 @@ static int machine_setup(struct machine *vm, struct why *why)
 				    "KVM_SET_IDENTITY_MAP_ADDR", why);
 	if (r == 0 && vm->has_irqchip)
 		r = irqchip_create(vm, why);
-	if (r == 0)
-		r = slot_set(vm, 0, 0, ram->low, ram->host, why);
-	if (r == 0)
-		r = slot_set(vm, 1, RAM_HIGH_START, ram->high, ram->host + ram->low, why);
-	return r;
+	return r < 0 ? r : slots_set(vm, 0, why);
 }
 
 int machine_create(struct machine *vm, const struct kvmdev *dev, const struct ram *ram,

@@ -29,6 +29,12 @@ int machine_create(struct machine *vm, const struct kvmdev *dev, const struct ra
 		   bool with_irqchip, struct why *why);
 void machine_destroy(struct machine *vm); /* after its vCPUs */
 
+/* The dirty log of all memory. 0 or -errno with one line. */
+int machine_log_dirty(const struct machine *vm, bool on, struct why *why);
+
+/* Take the log of slot 0 (below the hole) or 1 (above): a bit per page. 0 or -errno with one line. */
+int machine_dirty_log(const struct machine *vm, u32 slot, u64 *bitmap, struct why *why);
+
 int machine_irq_line(const struct machine *vm, unsigned gsi, int level);
 int machine_msi(const struct machine *vm, u64 address, u32 data);
 
@@ -38,9 +44,15 @@ int machine_msi(const struct machine *vm, u64 address, u32 data);
 		.fd = -1, .run = MAP_FAILED                                                        \
 	}
 
-/* @cpu: as --cpu gives it. The registers are those of a reset. */
+/* What CPUID shows: a model as --cpu gives it, or just this. */
+struct processor_identity {
+	const char *model;
+	const struct kvm_cpuid2 *cpuid; /* NULL: of the model */
+};
+
+/* The registers are those of a reset. */
 int processor_create(struct processor *cpu, struct machine *vm, unsigned index, unsigned count,
-		     const char *model, struct why *why);
+		     struct processor_identity identity, struct why *why);
 void processor_destroy(struct processor *cpu);
 
 struct boot_entry;

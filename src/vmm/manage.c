@@ -107,6 +107,63 @@ static int quit(void *owner, json_t *arguments, json_t **result, struct why *why
 	return 0;
 }
 
+/* A string of @arguments, which has no other members. */
+static const char *only_string(json_t *arguments, const char *key, struct why *why)
+{
+	const char *text = json_string_value(json_object_get(arguments, key));
+
+	if (text && *text && json_object_size(arguments) == 1)
+		return text;
+	why_set(why, EINVAL, "this command takes one argument, the string \"%s\"", key);
+	return NULL;
+}
+
+static int snapshot(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	const char *file = only_string(arguments, "file", why);
+	struct move_options options = { .target = "" };
+	struct manage *m = owner;
+
+	(void)result;
+	if (!file)
+		return -EINVAL;
+	if (file[0] != '/' || strlen(file) >= sizeof(options.target))
+		return why_set(why, EINVAL, "\"file\" is an absolute path, and not too long");
+	memcpy(options.target, file, strlen(file) + 1);
+	return job_start(&m->job, "snapshot", snapshot_take, &options, why);
+}
+
+static int query_migrate(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	struct manage *m = owner;
+
+	if (no_arguments(arguments, why) < 0)
+		return -EINVAL;
+	*result = job_report(&m->job);
+	return 0;
+}
+
+static int migrate_cancel(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	struct manage *m = owner;
+
+	(void)result;
+	if (no_arguments(arguments, why) < 0)
+		return -EINVAL;
+	job_cancel(&m->job);
+	return 0;
+}
+
+static void job_told(void *owner, const char *event)
+{
+	struct manage *m = owner;
+	json_t *report = job_report(&m->job), *data = json_object();
+
+	json_object_set(data, "status", json_object_get(report, "status"));
+	json_decref(report);
+	monitor_event(m->monitor, event, data);
+}
+
 static const struct monitor_command commands[] = {
 	{ "query-status", query_status },
 	{ "query-name", query_name },
@@ -114,11 +171,15 @@ static const struct monitor_command commands[] = {
 	{ "stop", stop },
 	{ "cont", cont },
 	{ "quit", quit },
+	{ "snapshot", snapshot },
+	{ "query-migrate", query_migrate },
+	{ "migrate-cancel", migrate_cancel },
 };
 
 int manage_open(struct manage *m, struct control *control, const char *name, struct why *why)
 {
 	*m = (struct manage){ .control = control, .name = name };
+	job_init(&m->job, control, job_told, m);
 	if (!name)
 		return 0;
 	return monitor_open(&m->monitor, name,
@@ -127,7 +188,16 @@ int manage_open(struct manage *m, struct control *control, const char *name, str
 
 void manage_close(struct manage *m)
 {
+	if (!m->control)
+		return;
+	job_join(&m->job); /* it may tell something to the monitor */
 	if (m->monitor)
 		monitor_close(m->monitor);
-	m->monitor = NULL;
+	memset(m, 0, sizeof(*m));
+}
+
+void manage_machine_ends(struct manage *m)
+{
+	if (m->control)
+		job_join(&m->job);
 }

@@ -5,15 +5,20 @@
 
 #include "vmm/control.h"
 #include "vmm/monitor/monitor.h"
+#include "vmm/move/job.h"
 
 struct manage {
 	struct control *control;
 	struct monitor *monitor; /* NULL: the VM has no name */
 	const char *name;
+	struct move_job job;
 };
 
 /* @name: NULL gives no monitor. 0, -EBUSY when the name is taken, or another -errno with one line. */
 int manage_open(struct manage *m, struct control *control, const char *name, struct why *why);
-void manage_close(struct manage *m);
+void manage_close(struct manage *m); /* also one of zeros */
+
+/* Detached already: whatever is under way with the machine ends. */
+void manage_machine_ends(struct manage *m);
 
 #endif

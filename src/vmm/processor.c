@@ -56,7 +56,7 @@ static void deadline_timer_add(const struct machine *vm, struct kvm_cpuid2 *cpui
 			cpuid->entries[i].ecx |= BIT(24);
 }
 
-static int cpuid_set(struct processor *cpu, unsigned count, const char *model, struct why *why)
+static int cpuid_of_model(struct processor *cpu, unsigned count, const char *model, struct why *why)
 {
 	struct machine *vm = cpu->machine;
 	struct kvm_cpuid2 *cpuid;
@@ -115,8 +115,21 @@ static int lapic_set(struct processor *cpu, struct why *why)
 	return machine_request(vm, cpu->fd, KVM_SET_LAPIC, &lapic, "KVM_SET_LAPIC", why);
 }
 
+static int cpuid_set(struct processor *cpu, unsigned count, struct processor_identity identity,
+		     struct why *why)
+{
+	int r;
+
+	if (!identity.cpuid)
+		return cpuid_of_model(cpu, count, identity.model, why);
+	r = cpuid_check(cpu, identity.cpuid, why);
+	return r < 0 ? r
+		     : machine_request(cpu->machine, cpu->fd, KVM_SET_CPUID2, identity.cpuid,
+				       "KVM_SET_CPUID2", why);
+}
+
 int processor_create(struct processor *cpu, struct machine *vm, unsigned index, unsigned count,
-		     const char *model, struct why *why)
+		     struct processor_identity identity, struct why *why)
 {
 	int r;
 
@@ -132,7 +145,7 @@ int processor_create(struct processor *cpu, struct machine *vm, unsigned index, 
 		r = why_set(why, errno, "cannot map the run page of a processor: %s",
 			    strerror(errno));
 	else
-		r = cpuid_set(cpu, count, model, why);
+		r = cpuid_set(cpu, count, identity, why);
 	if (r >= 0)
 		msrs_set(cpu);
 	if (r >= 0 && vm->has_irqchip)

@@ -37,6 +37,11 @@ void report_start(struct report *r)
 	r->started_ns = now_ns();
 }
 
+double report_seconds(const struct report *r)
+{
+	return (double)(now_ns() - r->started_ns) / 1e9;
+}
+
 void report_add(struct report *r, const struct exits *x)
 {
 	for (unsigned i = 0; i < EXIT_REASONS; i++)
@@ -98,7 +103,7 @@ static void print_counters(const struct report *r, const struct ending *e, doubl
 int report_finish(const struct report *r, const struct vmm_config *config, const struct ending *e,
 		  int signal)
 {
-	const double seconds = (double)(now_ns() - r->started_ns) / 1e9;
+	const double seconds = report_seconds(r);
 	const int status = report_status(e, signal);
 	const enum vm_end end = ending_get(e);
 

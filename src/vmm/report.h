@@ -17,6 +17,8 @@ struct report {
 void report_start(struct report *r);
 void report_add(struct report *r, const struct exits *x);
 
+double report_seconds(const struct report *r); /* since the start */
+
 /* The last lines on stderr; returns the exit status of the process. */
 int report_finish(const struct report *r, const struct vmm_config *config, const struct ending *e,
 		  int signal);

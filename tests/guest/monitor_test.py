@@ -6,70 +6,12 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 
 import guestlib
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
-import initrd  # noqa: E402
-
-INIT = b"""#!/bin/busybox sh
-echo HERE-NOW
-while :; do echo tick; /bin/busybox sleep 0.1; done
-"""
-TIMEOUT = 60
-ANYKVM = sys.argv[1]
-
-
-class Vm:
-    """A guest that prints a line ten times a second, with a name and a folder for its socket."""
-
-    def __init__(self, folder, name="vm1", options=()):
-        self.env = dict(os.environ, XDG_RUNTIME_DIR=folder)
-        image = os.path.join(folder, "initrd.gz")
-        initrd.make(image, INIT)
-        self.command = [ANYKVM, "run", "--kernel", initrd.kernel(ANYKVM), "--initrd", image, "--append",
-                        "console=ttyS0 quiet", "--mem", "128M", "--name", name] + list(options)
-        self.path = os.path.join(folder, "anykvm", name + ".sock")
-        self.name = name
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, env=self.env)
-        os.set_blocking(self.process.stdout.fileno(), False)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.communicate()
-
-    def ctl(self, *words, name=None):
-        return subprocess.run([ANYKVM, "ctl", name or self.name] + list(words), env=self.env, timeout=TIMEOUT,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
-
-    def console(self, seconds):
-        """What the guest prints in so many seconds."""
-        end, text = time.monotonic() + seconds, b""
-        while time.monotonic() < end:
-            text += self.process.stdout.read() or b""
-            time.sleep(0.02)
-        return text
-
-    def wait_for_console(self, mark):
-        text, end = b"", time.monotonic() + TIMEOUT
-        while mark not in text and time.monotonic() < end and self.process.poll() is None:
-            text += self.console(0.1)
-        return mark in text
-
-    def connect(self):
-        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        s.settimeout(TIMEOUT)
-        s.connect(self.path)
-        return s, s.makefile("rwb", buffering=0)
+from vmlib import TIMEOUT, Vm
 
 
 def say(stream, request):

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* A snapshot of a machine that runs: its memory is written while it does, and what it wrote last is copied while it stands. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/move/job.h"
+#include "vmm/move/pages.h"
+#include "vmm/move/snapshot.h"
+
+#define ROUNDS_MAX  12u
+#define COPY_PAGES  2048u /* so few are copied in a moment */
+#define HELD_PAGES  1024u /* between two looks whether the machine is still there */
+#define SPARE_PAGES 4096u
+
+struct take {
+	struct move_job *job;
+	struct pages pages;
+	struct snapshot_writer writer;
+	char *description;
+	struct control_state state;
+	u64 *copied; /* numbers of the last pages */
+	u8 *copies;
+	u64 copied_count, copy_room;
+};
+
+/* The machine may end between two calls. */
+static const struct control_machine *hold(struct take *t, struct why *why)
+{
+	const struct control_machine *m =
+		job_is_cancelled(t->job, why) < 0 ? NULL : control_hold(t->job->control);
+
+	if (!m && !atomic_load(&t->job->cancelled))
+		job_ended(why);
+	return m;
+}
+
+static int begin(struct take *t, struct why *why)
+{
+	const struct control_machine *m = hold(t, why);
+	int r;
+
+	if (!m)
+		return -ECANCELED;
+	r = control_movable(t->job->control, why);
+	if (r == 0) {
+		t->description = description_write(m, why);
+		r = t->description ? 0 : -EIO;
+	}
+	if (r == 0)
+		r = snapshot_begin(&t->writer, t->job->options.target, m->ram->size, why);
+	if (r == 0)
+		r = pages_start(&t->pages, m, why);
+	control_release(t->job->control);
+	return r;
+}
+
+/* Write some of what is to be taken from *@page on. */
+static int some_write(struct take *t, u64 *page, struct move_round *round, struct why *why)
+{
+	int r = 0;
+
+	if (!hold(t, why))
+		return -ECANCELED;
+	for (unsigned i = 0; i < HELD_PAGES && r == 0; i++) {
+		*page = pages_take(&t->pages, *page);
+		if (*page == t->pages.count)
+			break;
+		r = snapshot_page(&t->writer, *page, page_at(&t->pages, *page), why);
+		round->pages++;
+		(*page)++;
+	}
+	control_release(t->job->control);
+	return r;
+}
+
+static s64 harvest(struct take *t, struct why *why)
+{
+	s64 left;
+
+	if (!hold(t, why))
+		return -ECANCELED;
+	left = pages_harvest(&t->pages, why);
+	control_release(t->job->control);
+	return left;
+}
+
+static s64 round_write(struct take *t, struct why *why)
+{
+	struct move_round round = { .pages = 0 };
+	const u64 start = move_now_us(), bytes = t->writer.bytes;
+	u64 page = 0;
+	s64 left;
+	int r = 0;
+
+	while (page < t->pages.count && r == 0)
+		r = some_write(t, &page, &round, why);
+	left = r < 0 ? r : harvest(t, why);
+	if (left < 0)
+		return left;
+	round.us = move_now_us() - start;
+	round.bytes = t->writer.bytes - bytes;
+	round.zero_pages = round.pages - round.bytes / PAGE_SIZE;
+	round.left = (u64)left;
+	job_round(t->job, &round);
+	return left;
+}
+
+/* Room for more than was left: the machine writes on until it stands. */
+static int room_make(struct take *t, u64 left, struct why *why)
+{
+	t->copy_room = left + SPARE_PAGES;
+	t->copied = malloc(t->copy_room * sizeof(u64));
+	t->copies = malloc(t->copy_room * PAGE_SIZE);
+	if (!t->copied || !t->copies)
+		return why_set(why, ENOMEM, "no memory for the last pages of the snapshot");
+	/* Touched now: not while the machine stands. */
+	memset(t->copies, 0, t->copy_room * PAGE_SIZE);
+	return 0;
+}
+
+/* The machine stands. What does not fit into the copies is written at once. */
+static int last_copy(struct take *t, struct why *why)
+{
+	const s64 left = pages_harvest(&t->pages, why);
+	u64 page = 0;
+	int r = left < 0 ? (int)left : 0;
+
+	while (r == 0 && (page = pages_take(&t->pages, page)) < t->pages.count) {
+		if (t->copied_count < t->copy_room) {
+			memcpy(t->copies + t->copied_count * PAGE_SIZE, page_at(&t->pages, page),
+			       PAGE_SIZE);
+			t->copied[t->copied_count++] = page;
+		} else {
+			r = snapshot_page(&t->writer, page, page_at(&t->pages, page), why);
+		}
+	}
+	return r;
+}
+
+static int still(struct take *t, struct why *why)
+{
+	struct move_info *info = &t->job->info;
+	struct control *control = t->job->control;
+	const u64 start = move_now_us();
+	struct why again;
+	u64 stopped, copied;
+	int r;
+
+	if (!hold(t, why))
+		return -ECANCELED;
+	r = control_stop(control, GATE_MOVE, why);
+	if (r < 0) {
+		control_release(control);
+		return r;
+	}
+	stopped = move_now_us();
+	r = last_copy(t, why);
+	copied = move_now_us();
+	if (r == 0)
+		r = control_save(control, &t->state, why);
+	info->stop_us = stopped - start;
+	info->last_us = copied - stopped;
+	info->state_us = move_now_us() - copied;
+	if (control_go(control, GATE_MOVE, r < 0 ? &again : why) < 0)
+		r = -EIO;
+	info->downtime_us = move_now_us() - start;
+	pages_stop(&t->pages);
+	control_release(control);
+	return r;
+}
+
+static int take_all(struct take *t, struct why *why)
+{
+	s64 left = COPY_PAGES + 1;
+	int r = begin(t, why);
+
+	for (unsigned i = 0; r == 0 && i < ROUNDS_MAX && left > COPY_PAGES; i++) {
+		left = round_write(t, why);
+		r = left < 0 ? (int)left : 0;
+	}
+	if (r == 0)
+		r = room_make(t, (u64)left, why);
+	if (r == 0)
+		r = still(t, why);
+	for (u64 i = 0; i < t->copied_count && r == 0; i++)
+		r = snapshot_page(&t->writer, t->copied[i], t->copies + i * PAGE_SIZE, why);
+	if (r == 0)
+		r = job_is_cancelled(t->job, why);
+	if (r == 0)
+		r = snapshot_end(&t->writer, t->description, t->state.data, t->state.size, why);
+	return r;
+}
+
+int snapshot_take(struct move_job *j, struct why *why)
+{
+	struct take *t = calloc(1, sizeof(*t));
+	int r;
+
+	if (!t)
+		return why_set(why, ENOMEM, "no memory for a snapshot");
+	t->job = j;
+	r = take_all(t, why);
+	snapshot_abort(&t->writer);
+	/* The machine may be gone: then its log is, too. */
+	if (!control_hold(j->control))
+		t->pages.m = NULL;
+	else if (t->pages.m) {
+		pages_stop(&t->pages);
+		control_release(j->control);
+	} else {
+		control_release(j->control);
+	}
+	pages_stop(&t->pages);
+	free(t->description);
+	free(t->state.data);
+	free(t->copied);
+	free(t->copies);
+	free(t);
+	return r;
+}

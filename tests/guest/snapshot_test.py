@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Snapshots: the guest goes on from where it was, twice from one file; files that are cut, flipped or foreign are refused.
+"""usage: snapshot_test.py ANYKVM [FLIPS]"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import guestlib
+from vmlib import ANYKVM, Vm
+
+FLIPS = int(sys.argv[2]) if len(sys.argv) > 2 else 12
+RAM_AT = 2 << 20
+MEMORY = 128 << 20
+FOLDER = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+SNAP = os.path.join(FOLDER.name, "snap")
+
+
+def check_take():
+    """Snapshots of a running and a stopped guest; it runs on; a failed or cancelled one leaves nothing."""
+    with Vm(FOLDER.name, options=["--cpus", "2"]) as vm:
+        if not vm.wait_for_console(b"tick 3"):
+            return "the guest did not start"
+        for _ in range(3):
+            run = vm.run("snapshot", "vm1", SNAP, "--json")
+            if run.returncode:
+                return f"not taken: {run}"
+        report = json.loads(run.stdout)
+        if report["status"] != "completed" or report["downtime-ms"] <= 0 or not report["rounds"]:
+            return f"wrong report: {report}"
+        print(f"# stood {report['downtime-ms']:.1f} ms, durable after {report['total-ms']:.1f} ms")
+        before = vm.ticks(0.5)
+        if not before or before != list(range(before[0], before[-1] + 1)):
+            return f"the guest does not count on: {before}"
+        bad = vm.run("snapshot", "vm1", os.path.join(FOLDER.name, "no", "such", "folder"))
+        if bad.returncode != 1 or "cannot make" not in bad.stderr:
+            return f"a folder that is not there: {bad}"
+        vm.ctl("stop")
+        if vm.run("snapshot", "vm1", SNAP + ".stopped").returncode:
+            return "a stopped guest cannot be saved"
+        if json.loads(vm.ctl("query-status").stdout)["status"] != "paused":
+            return "a stopped guest runs after its snapshot"
+        os.unlink(SNAP + ".stopped")
+        with subprocess.Popen([ANYKVM, "snapshot", "vm1", SNAP + ".cancelled"], env=vm.env,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
+            time.sleep(0.01)
+            vm.ctl("migrate-cancel")
+            p.wait()
+        left = [n for n in os.listdir(FOLDER.name) if ".tmp" in n]
+        return f"left behind: {left}" if left else None
+
+
+def check_restore(options):
+    def check():
+        numbers = []
+        for _ in range(2):
+            with Vm(FOLDER.name, name="vm2", restore=SNAP, options=options) as vm:
+                if not vm.wait_for_console(b"tick"):
+                    return f"the guest does not go on: {vm.process.poll()}"
+                ticks = vm.ticks(1)
+                if not ticks or ticks != list(range(ticks[0], ticks[-1] + 1)):
+                    return f"it does not count: {ticks}"
+                numbers.append(ticks[0])
+                again = vm.run("snapshot", "vm2", SNAP + ".again")
+                if again.returncode:
+                    return f"no snapshot of a restored guest: {again}"
+            with Vm(FOLDER.name, name="vm2", restore=SNAP + ".again", options=options) as vm:
+                if not vm.wait_for_console(b"tick"):
+                    return "a snapshot of a restored guest cannot be restored"
+        return None if abs(numbers[0] - numbers[1]) < 20 else f"not from where it was: {numbers}"
+    return check
+
+
+def refused(path, why, options=()):
+    run = guestlib.Run([ANYKVM, "restore", path] + list(options), 30)
+    if run.status != 2 or not run.ended or why not in run.err.decode():
+        return f"not refused with '{why}': {run.describe()}"
+    return None
+
+
+def check_damage():
+    """Bits flipped and ends cut, everywhere: refused with the place. The rest of the file is as before each time."""
+    rng = guestlib.generator()
+    bad = SNAP + ".bad"
+    shutil.copy(SNAP, bad)
+    size = os.path.getsize(bad)
+    with open(bad, "r+b") as f:
+        f.seek(RAM_AT)
+        memory = f.read(MEMORY)
+        used = [i for i in range(0, MEMORY, 4096) if memory[i:i + 4096].strip(b"\0")]
+        places = [rng.randrange(104) for _ in range(FLIPS // 4)] + [rng.randrange(104, RAM_AT)]
+        places += [RAM_AT + rng.choice(used) + rng.randrange(4096) for _ in range(FLIPS // 4)]
+        places += [rng.randrange(RAM_AT + MEMORY, size) for _ in range(FLIPS // 2)] + [size - 1]
+        for place in places:
+            f.seek(place)
+            byte = f.read(1)[0]
+            f.seek(place)
+            f.write(bytes([byte ^ 1 << rng.randrange(8)]))
+            f.flush()
+            problem = refused(bad, "refused at byte")
+            if problem:
+                return f"a bit at {place}: {problem}"
+            f.seek(place)
+            f.write(bytes([byte]))
+        f.flush()
+        for cut in (0, 1, 16, 4095, 4096, RAM_AT, RAM_AT + 4096, RAM_AT + MEMORY, size - 1):
+            shutil.copy(SNAP, bad)
+            os.truncate(bad, cut)
+            problem = refused(bad, "refused at byte")
+            if problem:
+                return f"cut at {cut}: {problem}"
+        shutil.copy(SNAP, bad)
+        with open(bad, "ab") as more:
+            more.write(b"x")
+    return refused(bad, "goes on after its end")
+
+
+def check_foreign():
+    """Other files, no files, another machine."""
+    other = os.path.join(FOLDER.name, "other")
+    with open(other, "wb") as f:
+        f.write(b"QEVM" + bytes(100000))
+    disk = os.path.join(FOLDER.name, "disk")
+    with open(disk, "wb") as f:
+        f.truncate(1 << 20)
+    return (refused(other, "no snapshot of anykvm") or refused(FOLDER.name, "cannot read") or
+            refused("/no/such/file", "cannot open") or refused("/dev/null", "ends here") or
+            refused(SNAP, "lacks the device virtio-blk", ["--disk", disk]))
+
+
+def check_lazy_damage():
+    """A lazy restore finds a damaged page while the guest runs, and ends it."""
+    bad = SNAP + ".bad"
+    shutil.copy(SNAP, bad)
+    with open(bad, "r+b") as f:
+        f.seek(RAM_AT + (MEMORY >> 1))
+        data = f.read(MEMORY >> 1)
+        at = RAM_AT + (MEMORY >> 1) + len(data.rstrip(b"\0")) - 1
+        f.seek(at)
+        f.write(bytes([data.rstrip(b"\0")[-1] ^ 1]))
+    return refused(bad, "page of memory is damaged", ["--lazy"])
+
+
+guestlib.exit_with([
+    ("take", check_take),
+    ("restore", check_restore([])),
+    ("restore lazily", check_restore(["--lazy"])),
+    ("damaged files", check_damage),
+    ("foreign files", check_foreign),
+    ("a damaged page of a lazy restore", check_lazy_damage),
+])
