@@ -149,6 +149,8 @@ bool host_has_fsgsbase(void); /* for user mode */
 extern u8 *const native_arena;
 const char *native_init(void); /* a reason to skip, or NULL */
 void native_code(const struct testcase *c);
+/* Whether an operand lies in memory of the process that no guest has: such a state cannot be compared. */
+bool native_is_stray(const struct testcase *c, const struct state *st);
 void native_run(const struct testcase *c, const struct state *in, struct outcome *out);
 
 /* guest.c */

@@ -159,7 +159,9 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	static struct outcome native, guest;
 	struct row *row = &rows[c->form->row];
 
-	start_make(&s, c, r);
+	do
+		start_make(&s, c, r);
+	while (native_is_stray(c, &s.st));
 	restore(native_arena, &s);
 	code_restore(native_arena, native_copy);
 	native_run(c, &s.st, &native);

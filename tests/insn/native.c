@@ -4,6 +4,7 @@
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -232,6 +233,45 @@ bool host_has_fsgsbase(void)
 	return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 }
 
+/* What the process has below 4 GiB beside the arena, such as a sanitizer's shadow: 32-bit addresses reach it. */
+static struct {
+	u64 from, to;
+} low_maps[16];
+static unsigned nlow_maps;
+
+static bool low_maps_note(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[512];
+	u64 from, to;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx", &from, &to) != 2 || from >> 32 ||
+		    (from >= ARENA && to <= ARENA + ARENA_SIZE))
+			continue;
+		if (nlow_maps == ARRAY_SIZE(low_maps))
+			break;
+		low_maps[nlow_maps].from = from;
+		low_maps[nlow_maps++].to = to;
+	}
+	return f && fclose(f) == 0 && nlow_maps < ARRAY_SIZE(low_maps);
+}
+
+bool native_is_stray(const struct testcase *c, const struct state *st)
+{
+	for (unsigned i = 0; i < c->zi.operand_count; i++) {
+		u64 at;
+
+		if (c->ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY)
+			continue;
+		at = operand_address(st, c, &c->ops[i]);
+		for (unsigned k = 0; k < nlow_maps; k++)
+			if (at + 64 > low_maps[k].from && at < low_maps[k].to)
+				return true;
+	}
+	return false;
+}
+
 const char *native_init(void)
 {
 	if (!state_mask || state_mask == 1)
@@ -240,6 +280,8 @@ const char *native_init(void)
 	    !map(ARENA + DATA_OFF, DATA_SIZE) || !map(ARENA + RO_OFF, RO_SIZE) ||
 	    !map(ARENA + STACK_OFF, STACK_SIZE))
 		return "the addresses of the test are taken";
+	if (!low_maps_note())
+		return "the process's own memory map cannot be read";
 	area->mask = state_mask;
 	has_fsgsbase = host_has_fsgsbase();
 	signals();
