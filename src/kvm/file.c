@@ -34,7 +34,8 @@ struct wiped {
 static struct wiped *wiped;
 static u32 last_generation;
 static struct file **chunks[CHUNKS];
-static struct file *living, *unused;
+static struct file *living, *unused; /* under the lock */
+static unsigned nliving, ndoubtful;
 
 int file_init(void)
 {
@@ -154,6 +155,17 @@ void file_put(struct file *f)
 	pthread_mutex_unlock(&wiped->lock);
 }
 
+/* *@p leaves the living. Under the lock. */
+static void file_retire(struct file **p)
+{
+	struct file *f = *p;
+
+	ndoubtful -= f->doubtful;
+	f->doubtful = false;
+	nliving--;
+	__atomic_store_n(p, f->next, __ATOMIC_RELEASE);
+}
+
 /* Forget that @fd is @f. Returns whether the caller owes a file_put(). Under the lock. */
 static bool number_drop(int fd)
 {
@@ -166,7 +178,7 @@ static bool number_drop(int fd)
 		for (p = &living; *p && *p != f; p = &(*p)->next)
 			;
 		if (*p)
-			__atomic_store_n(p, f->next, __ATOMIC_RELEASE);
+			file_retire(p);
 	}
 	return true;
 }
@@ -178,6 +190,11 @@ static struct file *number_set(struct file **slot, int fd, struct file *f)
 
 	if (old && !number_drop(fd))
 		old = NULL;
+	if (unlikely(f->doubtful)) { /* the caller's use takes the place of the one that was left */
+		f->doubtful = false;
+		ndoubtful--;
+		__atomic_sub_fetch(&f->users, 1, __ATOMIC_RELAXED);
+	}
 	f->nfds++;
 	__atomic_store_n(slot, f, __ATOMIC_RELEASE);
 	return old;
@@ -213,6 +230,8 @@ int file_add(int fd, enum file_kind kind, void *object, void (*release)(void *ob
 		f->object = object;
 		f->release = release;
 		f->nfds = 0;
+		f->doubtful = false;
+		nliving++;
 		f->next = living;
 		__atomic_store_n(&living, f, __ATOMIC_RELEASE);
 		old = number_set(slot, fd, f);
@@ -335,59 +354,90 @@ struct dirent64_head {
 	char name[];
 };
 
-/* Another descriptor of this process with that inode, or -1. Without /proc: none. */
-static int other_descriptor(const struct file *f)
+/* Give the number to the file that it is of, if that is one of those whose numbers are all closed. Under the lock. */
+static void doubt_settle(int fd)
 {
-	int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC), found = -1;
-	char buf[2048] __attribute__((aligned(8)));
-	struct dirent64_head *d;
+	struct file **slot = number_slot(fd), *f;
 	struct stat st;
+
+	if ((slot && *slot) || fstat(fd, &st))
+		return;
+	f = find_inode(&st);
+	slot = f && f->doubtful ? number_slot_make(fd) : NULL;
+	if (slot && file_use(f))
+		number_set(slot, fd, f);
+}
+
+/*
+ * All known numbers of some files are closed: which of them has one by a dup() that was not seen? The others are taken off the
+ * table and returned as a list, a file_put() owed for each. Without /proc nobody has one. Under the lock.
+ */
+static struct file *doubts_settle(void)
+{
+	int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char buf[2048] __attribute__((aligned(8)));
+	struct file *f, **p, *gone = NULL;
+	struct dirent64_head *d;
 	long n, at;
 
-	if (dir < 0)
-		return -1;
-	while (found < 0 && (n = syscall(SYS_getdents64, dir, buf, sizeof(buf))) > 0) {
-		for (at = 0; at < n && found < 0; at += d->len) {
-			int fd;
-
+	while (dir >= 0 && (n = syscall(SYS_getdents64, dir, buf, sizeof(buf))) > 0) {
+		for (at = 0; at < n; at += d->len) {
 			d = (struct dirent64_head *)(buf + at);
-			if (d->name[0] < '0' || d->name[0] > '9')
-				continue;
-			fd = atoi(d->name);
-			if (fd != dir && !fstat(fd, &st) && st.st_ino == f->ino &&
-			    st.st_dev == f->dev)
-				found = fd;
+			if (d->name[0] >= '0' && d->name[0] <= '9' && atoi(d->name) != dir)
+				doubt_settle(atoi(d->name));
 		}
 	}
-	close(dir);
-	return found;
+	if (dir >= 0)
+		close(dir);
+	for (p = &living; (f = *p);) {
+		if (!f->doubtful) {
+			p = &f->next;
+			continue;
+		}
+		file_retire(p);
+		f->next = gone;
+		gone = f;
+	}
+	return gone;
+}
+
+/*
+ * The look through all descriptors costs as much as there are, so a VM's many vCPUs are closed in batches, of a part of what is
+ * open: constant cost for each, on average. All else, and a few, at once.
+ */
+#define BATCH_PART 16
+static bool look_is_due(const struct file *f)
+{
+	return f->kind != FILE_VCPU || ndoubtful > nliving / BATCH_PART;
 }
 
 int file_close(int fd)
 {
-	struct file **slot, *f, *old = NULL;
+	struct file **slot, *f, *gone = NULL, *next;
 	bool stale, owed = false;
-	int other, r;
+	int r;
 
 	f = file_get(fd, &stale);
 	if (!f)
 		return -EBADF;
 	pthread_mutex_lock(&wiped->lock);
 	slot = number_slot(fd);
+	r = close(fd) ? -errno : 0;
 	if (f->nfds == 1 && slot && *slot == f) {
-		r = close(fd) ? -errno : 0;
-		other = other_descriptor(f);
-		slot = other >= 0 ? number_slot_make(other) : NULL;
-		if (slot && *slot != f && file_use(f))
-			old = number_set(slot, other, f);
-		owed = number_drop(fd);
+		__atomic_store_n(slot, NULL, __ATOMIC_RELEASE);
+		f->nfds = 0;
+		f->doubtful = true;
+		ndoubtful++;
+		if (look_is_due(f))
+			gone = doubts_settle();
 	} else {
 		owed = number_drop(fd);
-		r = close(fd) ? -errno : 0;
 	}
 	pthread_mutex_unlock(&wiped->lock);
-	if (old)
-		file_put(old);
+	for (; gone; gone = next) {
+		next = gone->next;
+		file_put(gone);
+	}
 	if (owed)
 		file_put(f);
 	file_put(f);

@@ -14,6 +14,7 @@ struct file {
 	u32 generation;
 	enum file_kind kind;
 	unsigned nfds; /* descriptors known; under the lock */
+	bool doubtful; /* all known ones are closed, and others were not looked for yet; under the lock */
 	dev_t dev;
 	ino_t ino;
 	void *object;

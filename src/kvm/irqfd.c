@@ -83,12 +83,26 @@ static void number_forget(const struct irqfd *f)
 	pthread_mutex_unlock(&table_lock);
 }
 
-void kvm_eventfd_closed(int number)
+bool kvm_eventfd_is_known(int number)
 {
 	struct irqfd **slot = number_slot(number);
 
-	if (slot)
-		__atomic_store_n(slot, NULL, __ATOMIC_SEQ_CST);
+	return slot && __atomic_load_n(slot, __ATOMIC_RELAXED);
+}
+
+void kvm_eventfd_closed(unsigned first, unsigned last)
+{
+	struct irqfd **slot;
+
+	if (last >= CHUNKS * CHUNK_SIZE)
+		last = CHUNKS * CHUNK_SIZE - 1;
+	for (u64 n = first; n <= last; n++) {
+		slot = number_slot(n);
+		if (!slot)
+			n |= CHUNK_SIZE - 1;
+		else if (__atomic_load_n(slot, __ATOMIC_RELAXED))
+			__atomic_store_n(slot, NULL, __ATOMIC_SEQ_CST);
+	}
 }
 
 static struct irqfd *irqfd_new(void)

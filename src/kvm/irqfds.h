@@ -34,9 +34,11 @@ void irqfds_eoi(struct vm *vm, unsigned gsi);
  * For whoever sees the program's own writes. kvm_eventfd_written(): a write of a counter to descriptor
  * @number is about to be made; returns whether it is an irqfd and the interrupt has been injected: then the counter
  * has been taken too, as KVM takes it, and the write must not be made. Safe in a signal handler; takes no lock that it would wait for.
- * kvm_eventfd_closed(): @number is being closed or replaced.
+ * kvm_eventfd_is_known(): whether asking that is worth it. kvm_eventfd_closed(): numbers from @first to @last are being
+ * closed or replaced.
  */
 bool kvm_eventfd_written(int number);
-void kvm_eventfd_closed(int number);
+bool kvm_eventfd_is_known(int number);
+void kvm_eventfd_closed(unsigned first, unsigned last);
 
 #endif

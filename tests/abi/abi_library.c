@@ -113,6 +113,29 @@ static void descriptor_cases(struct abi *a)
 	abi_case(a, "FIOCLEX", 0, fcntl(a->sys, F_GETFD) == FD_CLOEXEC ? 0 : -1);
 }
 
+#define MANY 40
+
+/* Closed in batches: one that has a duplicate which nobody has used lives on, and at the end nothing is left. */
+static void many_cases(struct abi *a)
+{
+	int fd[MANY], vm = abi_vm(a, &fd[0]), copy;
+	unsigned before = entries("/proc/self/task");
+	bool good = true;
+	struct kvm_regs r;
+
+	for (unsigned i = 1; i < MANY; i++)
+		fd[i] = IOCTL(a, vm, KVM_CREATE_VCPU, i);
+	copy = dup(fd[3]);
+	for (unsigned i = 0; i < MANY; i++)
+		good = !anykvm_close(fd[i]) && IOCTL(a, fd[i], KVM_GET_REGS, &r) == -EBADF && good;
+	abi_case(a, "many vCPUs are closed, each at once", 1, good);
+	abi_case(a, "a duplicate that was not seen", 0, IOCTL(a, copy, KVM_GET_REGS, &r));
+	anykvm_close(vm);
+	abi_case(a, "it keeps the VM", before, entries("/proc/self/task"));
+	anykvm_close(copy);
+	abi_case(a, "the last takes it away", 1, entries("/proc/self/task") < before);
+}
+
 /* One system call ends the process, but for the ends of a signal handler and of the process. */
 static bool filter_all(void)
 {
@@ -243,6 +266,7 @@ void abi_library_cases(struct abi *a)
 {
 	a->sys = a->ops->open("/dev/kvm", O_CLOEXEC);
 	descriptor_cases(a);
+	many_cases(a);
 	fork_cases(a);
 	filter_cases(a);
 	option_cases(a);

@@ -41,6 +41,6 @@ struct test {
 	const char *name;
 	void (*run)(void);
 };
-extern const struct test signal_tests[], seccomp_tests[]; /* end with a NULL name */
+extern const struct test signal_tests[], seccomp_tests[], irqfd_tests[]; /* end with a NULL name */
 
 #endif

@@ -246,12 +246,12 @@ static void ticks(void **state)
 	assert_true(timer_now() - start >= 25000000);
 	sleep_ms(200); /* nothing piles up */
 	assert_in_range(ticks_at_once(), 1, 10);
-	out(0x43, 0x30);		    /* mode 0: once */
+	out(0x43, 0x30);		      /* mode 0: once */
 	assert_int_equal(wait_tick(2000), 0); /* the old count runs until a new one is written */
 	out(0x40, 2386 & 0xff);
 	out(0x40, 2386 >> 8);
 	assert_in_range(ticks_until_silence(), 1, 2); /* a last old one, perhaps, and the new one */
-	out(0x43, 0x3a); /* mode 5: no tick */
+	out(0x43, 0x3a);			      /* mode 5: no tick */
 	out(0x40, 100);
 	out(0x40, 0);
 	assert_int_equal(wait_tick(5), -1);

@@ -14,6 +14,7 @@
 #include "front/preload/real.h"
 #include "kvm/calling.h"
 #include "kvm/file.h"
+#include "kvm/irqfds.h"
 
 /*
  * A number that the table does not know costs one load. A child of vfork() closes and duplicates in a
@@ -34,10 +35,18 @@ static void note(int fd)
 	errno = saved;
 }
 
+/* The number will not be that of an irqfd any more. */
+static void eventfd_gone(int fd)
+{
+	if (unlikely(kvm_eventfd_is_known(fd)) && file_owner())
+		kvm_eventfd_closed(fd, fd);
+}
+
 int descriptor_close(int fd)
 {
 	int saved = errno;
 
+	eventfd_gone(fd);
 	if (likely(!is_ours(fd)))
 		return real_close(fd);
 	if (!anykvm_close(fd)) {
@@ -49,11 +58,11 @@ int descriptor_close(int fd)
 
 static void close_ours(unsigned first, unsigned last)
 {
-	int fd = first > INT_MAX ? -1 : file_next(first);
-
-	if (fd < 0 || !file_owner())
+	/* Without a descriptor of ours there is no irqfd either. */
+	if (first > INT_MAX || file_next(0) < 0 || !file_owner())
 		return;
-	for (; fd >= 0 && (unsigned)fd <= last; fd = file_next(fd + 1))
+	kvm_eventfd_closed(first, last);
+	for (int fd = file_next(first); fd >= 0 && (unsigned)fd <= last; fd = file_next(fd + 1))
 		descriptor_close(fd);
 }
 
@@ -76,8 +85,11 @@ int descriptor_dup(int fd)
 int descriptor_dup2(int fd, int to)
 {
 	bool ours = fd != to && (is_ours(fd) || is_ours(to));
-	int r = real_dup2(fd, to);
+	int r;
 
+	if (fd != to)
+		eventfd_gone(to);
+	r = real_dup2(fd, to);
 	if (r >= 0 && ours)
 		note(r);
 	return r;
@@ -86,8 +98,10 @@ int descriptor_dup2(int fd, int to)
 int descriptor_dup3(int fd, int to, int flags)
 {
 	bool ours = is_ours(fd) || is_ours(to);
-	int r = real_dup3(fd, to, flags);
+	int r;
 
+	eventfd_gone(to);
+	r = real_dup3(fd, to, flags);
 	if (r >= 0 && ours)
 		note(r);
 	return r;

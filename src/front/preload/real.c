@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /*
@@ -38,6 +39,8 @@
 	F(dup)                                                                                     \
 	F(dup2)                                                                                    \
 	F(dup3)                                                                                    \
+	F(write)                                                                                   \
+	F(writev)                                                                                  \
 	F(fcntl)                                                                                   \
 	F(sigaction)                                                                               \
 	F(sigprocmask)                                                                             \
@@ -192,6 +195,16 @@ int real_dup3(int fd, int to, int flags)
 int real_fcntl(int fd, int command, unsigned long arg)
 {
 	return NEXT(fcntl, (fd, command, arg), RAW(SYS_fcntl, fd, command, arg, 0, 0, 0));
+}
+
+ssize_t real_write(int fd, const void *buf, size_t size)
+{
+	return NEXT(write, (fd, buf, size), RAW(SYS_write, fd, buf, size, 0, 0, 0));
+}
+
+ssize_t real_writev(int fd, const struct iovec *iov, int n)
+{
+	return NEXT(writev, (fd, iov, n), RAW(SYS_writev, fd, iov, n, 0, 0, 0));
 }
 
 /* Handlers need libc's trampoline, so these wait for the constructor, or call it. */

@@ -11,6 +11,7 @@
 #include "base/types.h"
 
 struct statx; /* with _GNU_SOURCE only */
+struct iovec;
 
 /* As in the system calls: -1 and errno. Each is the function of its name in libc. */
 int real_open(const char *path, int flags, mode_t mode);
@@ -35,6 +36,8 @@ int real_dup(int fd);
 int real_dup2(int fd, int to);
 int real_dup3(int fd, int to, int flags);
 int real_fcntl(int fd, int command, unsigned long arg);
+ssize_t real_write(int fd, const void *buf, size_t size);
+ssize_t real_writev(int fd, const struct iovec *iov, int n);
 int real_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 int real_sigprocmask(int how, const sigset_t *set, sigset_t *old);
 int real_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);

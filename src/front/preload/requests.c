@@ -13,6 +13,7 @@
 #include "anykvm/anykvm.h"
 #include "front/preload/descriptors.h"
 #include "front/preload/device.h"
+#include "front/preload/eventfds.h"
 #include "front/preload/interpose.h"
 #include "front/preload/paths.h"
 #include "front/preload/real.h"
@@ -144,6 +145,16 @@ static long call_access(const long a[6])
 	return path_access((const char *)a[0], a[1]);
 }
 
+static long call_write(const long a[6])
+{
+	return eventfds_write(a[0], (const void *)a[1], a[2]);
+}
+
+static long call_writev(const long a[6])
+{
+	return eventfds_writev(a[0], (const struct iovec *)a[1], a[2]);
+}
+
 static long call_seccomp(const long a[6])
 {
 	u32 ways = seccomp_before(a[0], a[1], (const void *)a[2]);
@@ -164,7 +175,8 @@ static const struct {
 	{ SYS_dup, call_dup },	       { SYS_close_range, call_close_range },
 	{ SYS_dup2, call_dup2 },       { SYS_dup3, call_dup3 },
 	{ SYS_fcntl, call_fcntl },     { SYS_access, call_access },
-	{ SYS_seccomp, call_seccomp },
+	{ SYS_seccomp, call_seccomp }, { SYS_write, call_write },
+	{ SYS_writev, call_writev },
 };
 
 INTERPOSE long syscall(long number, ...)

@@ -32,6 +32,11 @@ int __wrap_close(int fd)
 	return real_close(fd);
 }
 
+ssize_t __wrap_write(int fd, const void *buf, size_t size)
+{
+	return real_write(fd, buf, size);
+}
+
 int __wrap_fcntl64(int fd, int command, ...)
 {
 	unsigned long arg;

@@ -9,6 +9,7 @@
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_fstat64(int fd, struct stat *st);
 int __wrap_close(int fd);
+ssize_t __wrap_write(int fd, const void *buf, size_t size);
 int __wrap_fcntl64(int fd, int command, ...);
 int __wrap_dup(int fd);
 int __wrap_ioctl(int fd, unsigned long request, ...);
