@@ -50,20 +50,29 @@ static int map_code(struct cache *c)
 	return 0;
 }
 
+#define HASH_BYTES (CACHE_HASH * sizeof(struct block *))
+#define TABLES	   (HASH_BYTES + CACHE_PAGE_HASH * sizeof(struct code_page *))
+
 int cache_create(struct cache *c)
 {
 	int err = map_code(c);
+	u8 *tables;
 
 	if (err)
 		return err;
-	c->meta = reserve(META_SIZE);
+	tables = reserve(TABLES + META_SIZE);
 	c->by_code = reserve(MAX_BLOCKS * sizeof(*c->by_code));
-	c->hash = reserve(CACHE_HASH * sizeof(*c->hash));
-	c->pages = reserve(CACHE_PAGE_HASH * sizeof(*c->pages));
-	if (!c->meta || !c->by_code || !c->hash || !c->pages) {
+	if (!tables || !c->by_code) {
+		if (tables)
+			munmap(tables, TABLES + META_SIZE);
 		cache_destroy(c);
 		return -ENOMEM;
 	}
+	/* Used at random, and touched for the first time while a guest waits for its translation. */
+	madvise(tables, TABLES + META_SIZE, MADV_HUGEPAGE);
+	c->hash = (struct block **)tables;
+	c->pages = (struct code_page **)(tables + HASH_BYTES);
+	c->meta = tables + TABLES;
 	c->meta_size = META_SIZE;
 	c->max_blocks = MAX_BLOCKS;
 	return 0;
@@ -75,14 +84,10 @@ void cache_destroy(struct cache *c)
 		munmap(c->code_w, c->code_size);
 		munmap(c->code_w + c->delta, c->code_size);
 	}
-	if (c->meta)
-		munmap(c->meta, META_SIZE);
+	if (c->hash)
+		munmap(c->hash, TABLES + META_SIZE);
 	if (c->by_code)
 		munmap(c->by_code, MAX_BLOCKS * sizeof(*c->by_code));
-	if (c->hash)
-		munmap(c->hash, CACHE_HASH * sizeof(*c->hash));
-	if (c->pages)
-		munmap(c->pages, CACHE_PAGE_HASH * sizeof(*c->pages));
 	memset(c, 0, sizeof(*c));
 }
 
@@ -143,86 +148,4 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host)
 	p->hash_next = c->pages[page_hash(page)];
 	c->pages[page_hash(page)] = p;
 	return p;
-}
-
-static void node_join(struct page_node *n, struct block *b, struct code_page *p, unsigned chunk)
-{
-	*n = (struct page_node){ b, p, chunk, p->chunk[chunk], &p->chunk[chunk] };
-	if (n->next)
-		n->next->prev = &n->next;
-	p->chunk[chunk] = n;
-	p->map |= BIT_ULL(chunk);
-}
-
-static unsigned chunks_of(unsigned off, unsigned len)
-{
-	return ((off + len - 1) >> CHUNK_SHIFT) - (off >> CHUNK_SHIFT) + 1;
-}
-
-unsigned cache_nodes(const struct block *b)
-{
-	unsigned off = b->gpa & (PAGE_SIZE - 1);
-
-	return b->straddles
-		       ? 2
-		       : chunks_of(
-				 off,
-				 b->len); /* one at the end of the first page, one of the second */
-}
-
-/* Put @b on the lists of a page and its @bytes into the snapshot. */
-static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *bytes, const u8 *host,
-		     unsigned off, unsigned len)
-{
-	struct code_page *p = cache_page_get(c, page, host);
-	unsigned first = off >> CHUNK_SHIFT, last = (off + len - 1) >> CHUNK_SHIFT;
-
-	if (!p)
-		return false;
-	/* Bytes that changed unseen since the snapshot: older blocks made from them go. */
-	if (memcmp(p->snapshot + off, bytes, len)) {
-		cache_kill_range(c, p, off, len);
-		memcpy(p->snapshot + off, bytes, len);
-	}
-	for (unsigned k = first; k <= last; k++)
-		node_join(&b->node[b->nnodes++], b, p, k);
-	p->live++;
-	p->idle_writes = 0;
-	p->quiet = 0;
-	c->ranges_stale |= p->ranged;
-	p->ranged = false;
-	return true;
-}
-
-static bool block_find_place(struct cache *c, struct block *b)
-{
-	unsigned h = cache_hash(b->gpa, b->mode);
-
-	if (c->nblocks == c->max_blocks)
-		return false;
-	b->hash_next = c->hash[h];
-	c->hash[h] = b;
-	c->by_code[c->nblocks++] = b;
-	return true;
-}
-
-bool cache_insert(struct cache *c, struct block *b, const u8 *bytes, const u8 *host,
-		  const u8 *host2)
-{
-	unsigned off = b->gpa & (PAGE_SIZE - 1);
-
-	b->nnodes = 0;
-	if (!page_add(c, b, b->gpa & PAGE_MASK, bytes, host, off,
-		      b->straddles ? PAGE_SIZE - off : b->len))
-		return false;
-	if (b->straddles &&
-	    !page_add(c, b, b->second, bytes + PAGE_SIZE - off, host2, 0, off + b->len - PAGE_SIZE))
-		return false;
-	if (!b->dead && !block_find_place(c, b))
-		return false;
-	b->dead = false;
-	c->translated++;
-	c->insns += b->ninsns;
-	c->bytes += b->code_len;
-	return true;
 }

@@ -65,6 +65,8 @@ struct page_node { /* on the list of one chunk of a page */
 };
 
 struct block {
+	/* What cache_find() looks at lies in one line: a lookup is mostly misses of the host's caches. */
+	struct block *hash_next;
 	gpa_t gpa; /* of the first byte; address space in bits 60.. */
 	u32 mode;
 	u8 form;
@@ -82,10 +84,9 @@ struct block {
 	gpa_t second; /* straddles: gpa of the second page */
 	struct pc_entry *pc;
 	struct page_node *node; /* one for each chunk that it was made from */
-	struct block *hash_next;
 	struct exit_link exit[2];
 	struct exit_link *incoming;
-};
+} __attribute__((aligned(64)));
 
 #define CHUNK_SHIFT 6 /* a page has 64 chunks of 64 bytes */
 #define CHUNKS	    64
@@ -117,6 +118,7 @@ struct cache {
 	u8 *code_w; /* writable alias */
 	s64 delta;  /* executable - writable */
 	size_t code_size, code_used, stubs_end;
+	size_t code_touched; /* up to there the host has memory for it */
 	u8 *meta;
 	size_t meta_size, meta_used;
 	struct block **by_code; /* in order of their code: for the pc map */
@@ -129,6 +131,7 @@ struct cache {
 	bool ranges_stale; /* there is a block where stores may go by a range: translate() looks */
 	/* statistics */
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
+	u64 cycles; /* verbose only: of the time stamp counter, in translate() */
 };
 
 /* The guest-physical address in a key. */
@@ -149,16 +152,14 @@ void cache_reset(struct cache *c, const struct mem *mem);
 /* NULL when the region is full. */
 void *cache_alloc(struct cache *c, size_t n);
 struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
+/* Leaf. */
 /*
  * Make a block findable: a new one, or a dead one that was translated again in its place. @bytes, which it was made
- * from, go into the snapshots of its pages @host and @host2 (in this process), even when others are there by now:
- * so the difference is found. There is room for cache_nodes() nodes at b->node.
+ * from, go into the snapshots of its pages, which this vCPU holds, even when others are there by now: so the difference
+ * is found. There is room for cache_nodes() nodes at b->node.
  */
-bool cache_insert(struct cache *c, struct block *b, const u8 *bytes, const u8 *host,
-		  const u8 *host2);
+bool cache_insert(struct cache *c, struct block *b, const u8 *bytes);
 unsigned cache_nodes(const struct block *b);
-
-/* Leaf. */
 /* Kill the blocks that touch [off, off + len). Returns their number. */
 unsigned cache_kill_range(struct cache *c, struct code_page *p, unsigned off, unsigned len);
 void cache_kill(struct cache *c, struct block *b);

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 #include "engine/vcpu.h"
-#include "engine/x86/decode.h"
+#include "engine/x86/memo.h"
 #include "mem/dirty.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -108,8 +108,10 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 		goto out;
 	v->self = v;
 	v->engine = e;
-	v->tr_room = translate_room();
-	if (!v->tr_room || cache_create(&v->cache) || !stubs_make(v)) {
+	v->tr_room = malloc(translate_room());
+	v->memo = pages_get(sizeof(*v->memo));
+	v->decode = decode;
+	if (!v->tr_room || !v->memo || cache_create(&v->cache) || !stubs_make(v)) {
 		engine_vcpu_destroy(v);
 		goto out;
 	}
@@ -167,6 +169,8 @@ void engine_vcpu_destroy(struct engine_vcpu *v)
 	cache_destroy(&v->cache);
 	mem_writer_destroy(v->cpu.writer);
 	free(v->tr_room);
+	if (v->memo)
+		munmap(v->memo, sizeof(*v->memo));
 	for (unsigned i = 0; i < SPACES * TLB_CONTEXTS; i++) {
 		struct tlb *t = v->spaces[i / TLB_CONTEXTS].context[i % TLB_CONTEXTS];
 
@@ -220,6 +224,7 @@ static const struct {
 } stats_rows[] = {
 	{ "blocks", AT(cache.translated) },
 	{ "insns_translated", AT(cache.insns) },
+	{ "translate_cycles", AT(cache.cycles) },
 	{ "code_bytes", AT(cache.bytes) },
 	{ "blocks_killed", AT(cache.killed) },
 	{ "pages_verified", AT(cache.verified) },

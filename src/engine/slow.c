@@ -510,6 +510,8 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 		cache_kill(&v->cache, b);
 		b = NULL;
 	}
+	if (!b)
+		b = translate_here(v, gpa, host, form);
 	if (!b) {
 		v->want = form;
 		v->want_gpa = gpa;

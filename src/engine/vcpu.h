@@ -43,6 +43,8 @@ struct tlb_entry {	  /* 32 bytes: half a cache line */
 	0x40ull /* may be written, but holds code of this vCPU: what the code map leaves free */
 #define TLB_RANGE (~0xfffull)
 
+struct decoded;
+
 struct lin_range {
 	gva_t lo, hi; /* empty: lo > hi */
 };
@@ -308,6 +310,10 @@ struct engine_vcpu {
 	u32 rc_stub[2][RC_SIZE][MISS_KINDS]
 		   [RC_STUB_SIZES]; /* code offset; 0: not made since the last reset */
 	struct tr *tr_room;	    /* the translator's working state, too large for a stack */
+	struct memo *memo;	    /* what was decoded */
+	/* decode(), which leaf code must not know by name: called in full context only */
+	int (*decode)(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
+		      struct decoded *out);
 	struct requests requests;
 	pid_t thread; /* that was IN last */
 	u32 npending; /* stores to code that the others must be told of */
@@ -419,11 +425,16 @@ static inline u32 engine_mode_key(const struct engine_vcpu *v)
 	return v->cpu.mode & ~(MODE_STEP | MODE_SMM);
 }
 
-/* x86/translate.c: full context. */
-void *translate_room(void); /* malloc'ed working state */
-/* NULL when the cache is full. *status: X86_FAULT when fetching the bytes faulted. */
+/* x86/translate.c: leaf, but for instructions that were not decoded before. */
+size_t translate_room(void); /* size of the working state */
+/*
+ * NULL when the cache is full. *status: X86_FAULT when fetching the bytes faulted; X86_FULL, with nothing done, when
+ * only full context can do it.
+ */
 struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
 			enum x86_status *status);
+/* The same in whatever context; NULL when LEAVE_TRANSLATE is needed. */
+struct block *translate_here(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form);
 /* x86/stubs.c */
 bool stubs_make(struct engine_vcpu *v);
 /* signal.c */

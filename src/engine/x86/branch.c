@@ -87,7 +87,7 @@ static struct exit_link *exit_here(struct tr *t, u16 target_off)
 {
 	struct exit_link *l = &t->b->exit[t->nexits++];
 
-	assert(t->nexits <= ARRAY_SIZE(t->b->exit));
+	leaf_assert(t->nexits <= ARRAY_SIZE(t->b->exit));
 	l->site = t->e.p - 4 - t->c->code_w;
 	l->target_off = target_off;
 	l->from = t->b;

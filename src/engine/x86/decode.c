@@ -581,6 +581,10 @@ static void decode_layout(const ZydisDecodedInstruction *zi, struct decoded *d)
 	d->has_modrm = zi->attributes & ZYDIS_ATTRIB_HAS_MODRM;
 	d->modrm_off = zi->raw.modrm.offset;
 	d->imm_off = zi->raw.imm[0].size ? zi->raw.imm[0].offset : zi->length;
+	d->imm_size = zi->raw.imm[0].size / 8;
+	d->imm_signed = zi->raw.imm[0].is_signed;
+	d->disp_off = zi->raw.disp.offset;
+	d->disp_size = zi->raw.disp.size / 8;
 	d->opcode_off = d->enc == ENC_VEX    ? zi->raw.vex.offset
 			: d->enc == ENC_EVEX ? zi->raw.evex.offset
 					     : zi->raw.prefix_count;

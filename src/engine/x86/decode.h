@@ -37,6 +37,9 @@ struct decoded {
 	u8 cc;	       /* BR_JCC: condition */
 	u8 opcode_off; /* of the first opcode byte (0F included), or of the VEX/EVEX prefix */
 	u8 modrm_off, imm_off; /* imm_off == len: none */
+	u8 disp_off, disp_size,
+		imm_size; /* of the displacement and the first immediate, in bytes */
+	bool imm_signed;
 	bool has_modrm;
 	u8 rex;
 	bool mandatory_66; /* 66h is a part of the opcode */

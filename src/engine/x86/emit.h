@@ -3,8 +3,6 @@
 #ifndef ENGINE_X86_EMIT_H
 #define ENGINE_X86_EMIT_H
 
-#include <assert.h>
-
 #include "base/types.h"
 #include "cpu/x86/state.h" /* register numbers */
 
@@ -18,6 +16,13 @@ struct emit {
 	s64 delta; /* executable address - writable address */
 	bool overflow;
 };
+
+/* As assert(), where libc must not be called. */
+#define leaf_assert(what)                                                                          \
+	do {                                                                                       \
+		if (unlikely(!(what)))                                                             \
+			__builtin_trap();                                                          \
+	} while (0)
 
 enum alu { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP };
 enum cc {
@@ -50,8 +55,12 @@ static inline void emit8(struct emit *e, u8 b)
 
 static inline void emit32(struct emit *e, u32 v)
 {
-	for (int i = 0; i < 4; i++)
-		emit8(e, v >> (8 * i));
+	if (unlikely(e->end - e->p < 4)) {
+		e->overflow = true;
+		return;
+	}
+	__builtin_memcpy(e->p, &v, 4);
+	e->p += 4;
 }
 
 static inline void emit64(struct emit *e, u64 v)
@@ -109,7 +118,7 @@ static inline void emit_modrm_index(struct emit *e, unsigned reg, unsigned base,
 {
 	unsigned mod = disp == 0 && (base & 7) != RBP ? 0 : disp == (s8)disp && !no_disp8 ? 1 : 2;
 
-	assert(index != RSP);
+	leaf_assert(index != RSP);
 	emit8(e, mod << 6 | (reg & 7) << 3 | 4);
 	emit8(e, (index & 7) << 3 | (base & 7));
 	if (mod == 1)
@@ -142,7 +151,7 @@ static inline void emit_op_gs(struct emit *e, bool w, u8 op, unsigned reg, u32 d
 static inline void emit_op_gs_base(struct emit *e, bool w, u8 op, unsigned reg, unsigned base,
 				   u32 disp)
 {
-	assert((base & 7) != RSP);
+	leaf_assert((base & 7) != RSP);
 	emit8(e, 0x65);
 	emit_rex(e, w, reg, 0, base);
 	emit8(e, op);
@@ -324,7 +333,7 @@ static inline void emit_patch(struct emit *e, u8 *site)
 
 static inline void emit_patch8(struct emit *e, u8 *site)
 {
-	assert(e->p - (site + 1) <= 127);
+	leaf_assert(e->p - (site + 1) <= 127);
 	if (!e->overflow)
 		*site = e->p - (site + 1);
 }

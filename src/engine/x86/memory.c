@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Memory operands in translated code: effective address, the operand's host address. */
-#include <string.h>
-
 #include "engine/x86/translate.h"
 
 /*
@@ -43,7 +41,7 @@ void tr_gpr_store(struct tr *t, unsigned guest, unsigned host)
 
 void tr_pc(struct tr *t, unsigned i, u8 lent)
 {
-	assert(t->npc < ARRAY_SIZE(t->pc));
+	leaf_assert(t->npc < ARRAY_SIZE(t->pc));
 	t->pc[t->npc++] = (struct pc_entry){
 		.host = emit_pc(&t->e) - t->c->delta - (u64)t->c->code_w - t->b->code,
 		.page_off = t->off[i],

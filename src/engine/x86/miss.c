@@ -204,7 +204,7 @@ static struct slow_path *slow_path_new(struct tr *t, unsigned i, struct x86_insn
 {
 	struct slow_path *s = &t->slow[t->nslow++];
 
-	assert(t->nslow <= ARRAY_SIZE(t->slow));
+	leaf_assert(t->nslow <= ARRAY_SIZE(t->slow));
 	s->kind = MISS_HOST0;
 	s->write = write;
 	s->rec = (u64)rec;

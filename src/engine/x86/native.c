@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Instructions that the host executes itself: registers renamed, memory operand replaced. */
-#include <string.h>
-
 #include "engine/x86/translate.h"
 
 /* Registers that an instruction can be lent when T0 and T1 do not suffice; PC_LENT bits in this order. */
@@ -37,7 +35,7 @@ static unsigned pool_take(struct tr *t, struct pool *p, const struct decoded *d,
 		emit_store_gs(&t->e, lendable[k], GS(lent[k]));
 		return lendable[k];
 	}
-	assert(!"an instruction names more registers than x86 has slots");
+	leaf_assert(false); /* an instruction names no more registers than x86 has slots */
 	return T1;
 }
 

@@ -60,7 +60,7 @@ static void emit_rex_for(struct emit *e, const struct decoded *d, const struct p
 	u8 rex = (d->rex & 8) | (reg >> 3) << 2 | index_is_high(p) << 1 | rm >> 3;
 
 	if (d->rex || rex) {
-		assert(!d->uses_high);
+		leaf_assert(!d->uses_high);
 		emit8(e, 0x40 | rex);
 	}
 }
@@ -72,7 +72,7 @@ static void patch_moffs(struct emit *e, const struct decoded *d, const struct pa
 
 	emit_rex_for(e, d, p, 0, p->base);
 	emit8(e, with_modrm[d->insn.opcode & 3]);
-	assert(p->index == PATCH_KEEP);
+	leaf_assert(p->index == PATCH_KEEP);
 	emit_modrm_base(e, 0, p->base, 0);
 }
 

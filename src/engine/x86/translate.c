@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The translator: guest bytes of one page in, one block of host code out. */
+/* The translator: guest bytes of one page in, one block of host code out. Leaf code but for the decoder. */
 #include "engine/x86/translate.h"
 
-#include <stdlib.h>
-#include <string.h>
-
+#include "base/bulk.h"
 #include "cpu/x86/ops.h"
 #include "cpu/x86/xstate.h"
+#include "engine/x86/memo.h"
 
 #define CODE_ROOM (64u << 10) /* more than any block needs */
 #define META_ROOM (64u << 10)
@@ -97,16 +96,34 @@ static bool page_is_held(struct engine_vcpu *v, gpa_t key)
 	return s && p && p->serial == s->serial;
 }
 
+/* As decode(), which only full context may call: -3 when it is needed and cannot be. */
+static int decode_one(struct tr *t, const u8 *bytes, unsigned n, struct decoded *d)
+{
+	struct engine_vcpu *v = t->v;
+	int r;
+
+	if (t->mode & MODE_64 && memo_find(v->memo, bytes, n, d))
+		return 0;
+	if (!v->cpu.full)
+		return -3;
+	r = v->decode(&v->engine->host, t->mode, bytes, n, d);
+	if (!r && t->mode & MODE_64)
+		memo_keep(v->memo, d);
+	return r;
+}
+
 /* The instruction at the end of the page goes on in the next one. */
-static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned off, u8 **host2)
+static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned off)
 {
 	struct engine_vcpu *v = t->v;
 	unsigned first = PAGE_SIZE - off;
 	enum x86_status st;
 	gpa_t gpa;
-	u8 bytes[15];
+	u8 bytes[15], *host2;
 
-	st = engine_fetch(v, x86_rip_mask(&v->cpu, v->cpu.rip + first), &gpa, host2);
+	if (!v->cpu.full)
+		return X86_FULL;
+	st = engine_fetch(v, x86_rip_mask(&v->cpu, v->cpu.rip + first), &gpa, &host2);
 	if (st != X86_OK)
 		return st;
 	if (!page_is_held(v, gpa & PAGE_MASK)) {
@@ -114,9 +131,9 @@ static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned 
 		v->reason = LEAVE_PROTECT;
 		return X86_EXIT;
 	}
-	memcpy(bytes, host + off, first);
-	memcpy(bytes + first, *host2, sizeof(bytes) - first);
-	decode(&v->engine->host, t->mode, bytes, sizeof(bytes), &t->d[0]);
+	bulk_copy(bytes, host + off, first);
+	bulk_copy(bytes + first, host2, sizeof(bytes) - first);
+	decode_one(t, bytes, sizeof(bytes), &t->d[0]);
 	t->off[0] = off;
 	t->n = 1;
 	t->straddles = t->d[0].insn.len > first;
@@ -124,7 +141,7 @@ static enum x86_status decode_straddling(struct tr *t, const u8 *host, unsigned 
 	return X86_OK;
 }
 
-static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host, u8 **host2)
+static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host)
 {
 	unsigned off = at & (PAGE_SIZE - 1), max = t->form == FORM_FAST ? BLOCK_MAX : 1;
 
@@ -132,8 +149,12 @@ static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host, u8 *
 		unsigned room = PAGE_SIZE - off < 15 ? PAGE_SIZE - off : 15;
 		struct decoded *d = &t->d[t->n];
 
-		if (decode(&t->v->engine->host, t->mode, host + off, room, d) == -2)
-			return t->n ? X86_OK : decode_straddling(t, host, off, host2);
+		int r = decode_one(t, host + off, room, d);
+
+		if (r == -3)
+			return X86_FULL;
+		if (r == -2)
+			return t->n ? X86_OK : decode_straddling(t, host, off);
 		t->off[t->n++] = off;
 		off += d->insn.len;
 		if (ends_block(t->mode, d))
@@ -217,7 +238,8 @@ slow:
 static void block_bytes(const struct tr *t, u8 *out)
 {
 	for (unsigned i = 0; i < t->n; i++)
-		memcpy(out + t->off[i] - t->off[0], t->d[i].insn.bytes, t->d[i].insn.len);
+		for (unsigned k = 0; k < t->d[i].insn.len; k++)
+			*out++ = t->d[i].insn.bytes[k];
 }
 
 void *tr_alloc(struct tr *t, size_t n)
@@ -268,7 +290,8 @@ static void emit_begin(struct tr *t, struct block *b, size_t room, size_t meta_r
 	b->needs_flags = t->live_in[0];
 	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
 	b->ninsns = t->n;
-	memset(b->exit, 0, sizeof(b->exit));
+	for (unsigned k = 0; k < ARRAY_SIZE(b->exit); k++)
+		b->exit[k] = (struct exit_link){ 0 };
 	b->incoming = NULL;
 }
 
@@ -283,7 +306,8 @@ static bool emit_end(struct tr *t)
 	b->node = tr_alloc(t, cache_nodes(b) * sizeof(*b->node));
 	if (!b->pc || !b->node || t->e.overflow || t->full)
 		return false;
-	memcpy(b->pc, t->pc, t->npc * sizeof(*b->pc));
+	for (unsigned k = 0; k < t->npc; k++)
+		b->pc[k] = t->pc[k];
 	return true;
 }
 
@@ -304,11 +328,22 @@ static struct block *emit_again(struct tr *t, struct block *b)
 	return b;
 }
 
+/*
+ * The writable alias is touched 16 pages at a time, so that the host, which maps around a fault what is there, takes one
+ * fault for all of them when they are executed.
+ */
+static void code_touch(struct cache *c)
+{
+	for (; c->code_touched < c->code_used && c->code_touched < c->code_size;)
+		for (unsigned k = 0; k < 16; k++, c->code_touched += PAGE_SIZE)
+			__atomic_fetch_or(c->code_w + c->code_touched, 0, __ATOMIC_RELAXED);
+}
+
 static struct block *emit_new(struct tr *t, gpa_t gpa, enum block_form form)
 {
 	struct cache *c = t->c;
-	size_t left = c->meta_size - c->meta_used;
-	struct block *b = (struct block *)(c->meta + c->meta_used);
+	size_t used = ALIGN_UP(c->meta_used, (size_t)64), left = c->meta_size - used;
+	struct block *b = (struct block *)(c->meta + used);
 
 	*b = (struct block){ .gpa = gpa, .mode = t->mode, .form = form, .code = c->code_used };
 	emit_begin(t, b, c->code_size - c->code_used, left);
@@ -320,7 +355,8 @@ static struct block *emit_new(struct tr *t, gpa_t gpa, enum block_form form)
 	b->meta_room = t->meta - (u8 *)b;
 	tr_new_stubs(t, &t->e);
 	c->code_used = ALIGN_UP((size_t)(t->e.p - c->code_w), (size_t)16);
-	c->meta_used += b->meta_room;
+	c->meta_used = used + b->meta_room;
+	code_touch(c);
 	return b;
 }
 
@@ -342,22 +378,25 @@ static u64 components(const struct tr *t)
 	return all & t->v->engine->host.xcr0;
 }
 
-struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
-			enum x86_status *status)
+static struct block *make(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
+			  enum x86_status *status)
 {
 	struct cache *c = &v->cache;
 	struct tr *t = v->tr_room;
 	struct block *b, *dead;
 	u8 bytes[BLOCK_MAX * 15];
-	u8 *host2 = NULL;
 
 	*status = X86_OK;
 	if (c->code_size - c->code_used < CODE_ROOM || c->meta_size - c->meta_used < META_ROOM)
 		return NULL;
 	tr_init(t, v, form);
-	*status = decode_block(t, gpa, host, &host2);
+	*status = decode_block(t, gpa, host);
 	if (*status != X86_OK)
 		return NULL;
+	if (components(t) & ~v->xmask && !v->cpu.full) {
+		*status = X86_FULL; /* what the guest has there is not in the registers yet */
+		return NULL;
+	}
 	v->xmask |= components(t);
 	find_live_flags(t);
 	dead = cache_find_dead(c, gpa, t->mode, form);
@@ -367,7 +406,7 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 	if (!b)
 		return NULL; /* all is forgotten next, the stubs too */
 	block_bytes(t, bytes);
-	if (!cache_insert(c, b, bytes, host, host2))
+	if (!cache_insert(c, b, bytes))
 		return NULL;
 	if (c->ranges_stale)
 		rc_flush(v);
@@ -375,7 +414,25 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 	return b;
 }
 
-void *translate_room(void)
+struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form,
+			enum x86_status *status)
 {
-	return malloc(sizeof(struct tr));
+	u64 start = v->engine->options.verbose ? __builtin_ia32_rdtsc() : 0;
+	struct block *b = make(v, gpa, host, form, status);
+
+	if (start)
+		v->cache.cycles += __builtin_ia32_rdtsc() - start;
+	return b;
+}
+
+struct block *translate_here(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form)
+{
+	enum x86_status st;
+
+	return page_is_held(v, gpa & PAGE_MASK) ? translate(v, gpa, host, form, &st) : NULL;
+}
+
+size_t translate_room(void)
+{
+	return sizeof(struct tr);
 }
