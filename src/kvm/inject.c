@@ -77,6 +77,12 @@ void vcpu_accept_events(struct vcpu *v)
 	v->sipi_due = false;
 }
 
+/* The interrupt controller has one, or Xen's vector of the VM is to be delivered. */
+static bool interrupt_is_due(struct vcpu *v)
+{
+	return v->lapic && (lapic_pending(v->lapic) || vcpu_xen_upcall(v));
+}
+
 /* What wakes a halted vCPU: as kvm_arch_vcpu_runnable(). */
 bool vcpu_has_wakeup(struct vcpu *v)
 {
@@ -92,8 +98,7 @@ bool vcpu_has_wakeup(struct vcpu *v)
 		return true;
 	if (unlikely(xen_has_event(v)))
 		return true;
-	return v->lapic && x86_interruptible(cpu) &&
-	       (lapic_pending(v->lapic) || vcpu_xen_upcall(v));
+	return interrupt_is_due(v) && x86_interruptible(cpu);
 }
 
 bool vcpu_irq_window_open(const struct vcpu *v)
@@ -144,7 +149,7 @@ static enum x86_status inject_irq(struct vcpu *v)
 	enum x86_status st = X86_OK;
 	int vector;
 
-	if (!lapic_pending(v->lapic) && !vcpu_xen_upcall(v))
+	if (!interrupt_is_due(v))
 		return X86_OK;
 	if (x86_interruptible(cpu)) {
 		vector = vcpu_xen_upcall(v) ? v->vm->xen.vector : lapic_ack(v->lapic);
@@ -153,7 +158,7 @@ static enum x86_status inject_irq(struct vcpu *v)
 			st = x86_deliver(cpu, EVENT_INTERRUPT, vector);
 		}
 	}
-	if (lapic_pending(v->lapic) || vcpu_xen_upcall(v))
+	if (interrupt_is_due(v))
 		cpu->irq_waiting = true;
 	return st;
 }
@@ -163,7 +168,7 @@ bool vcpu_is_quiet(struct vcpu *v)
 	struct x86_cpu *cpu = v->cpu;
 
 	if (event_in_flight(cpu) || cpu->event.nmi_pending || cpu->event.smi_pending ||
-	    pv_is_active(v) || (v->lapic && lapic_pending(v->lapic)))
+	    pv_is_active(v) || interrupt_is_due(v))
 		return false;
 	cpu->irq_waiting = false;
 	return true;
@@ -183,8 +188,8 @@ enum x86_status vcpu_inject(struct vcpu *v)
 		return X86_OK;
 	} else if (unlikely(instruction_in_flight(cpu))) {
 		/* Look again as soon as it is complete. */
-		v->recheck = cpu->event.nmi_pending || cpu->event.smi_pending ||
-			     (v->lapic && (lapic_pending(v->lapic) || vcpu_xen_upcall(v)));
+		v->recheck =
+			cpu->event.nmi_pending || cpu->event.smi_pending || interrupt_is_due(v);
 		return X86_OK;
 	}
 	inject_smi(cpu);
