@@ -176,7 +176,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	}
 	if (st == X86_FAULT && unlikely(cpu->rsvd_exits) && emulator_lacks(v, insn))
 		return NULL;
-	if (st == X86_FAULT && (engine_misaligned(v, insn) || !insn->mask_kind)) {
+	if (st == X86_FAULT && !insn->mask_kind) {
+		engine_misaligned(v, insn);
 		fault(v);
 		return NULL;
 	}

@@ -284,10 +284,6 @@ bool outcome_ignored(const struct testcase *c, const struct outcome *native,
 	/* Misaligned and not canonical at once: XSAVE says #GP, FXSAVE #SS. */
 	if (native->vector == VEC_SS && guest->vector == VEC_GP && is_loose(c, LOOSE_CR2))
 		return true;
-	/* Whether a mask of zeros takes the alignment check away is the processor's choice. */
-	if (c->zi.avx.mask.reg > ZYDIS_REGISTER_K0 && native->vector == -1 &&
-	    guest->vector == VEC_GP && c->zi.meta.exception_class == ZYDIS_EXCEPTION_CLASS_E1)
-		return true;
 	return native->vector >= 0 && guest->vector == -1 && is_loose(c, LOOSE_FAULT);
 }
 

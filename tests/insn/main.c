@@ -135,11 +135,13 @@ static bool sides_differ(const struct testcase *c, const struct start *s,
 
 /*
  * Before a difference counts the host is asked again: a hypervisor under load was seen to answer #UD where it
- * never does otherwise. A host that sticks to its answer is believed.
+ * never does otherwise. A host that sticks to its answer is believed; how often one may change its mind is bounded.
  */
 static bool host_takes_back(const struct testcase *c, const struct start *s, struct outcome *native,
 			    const struct outcome *guest)
 {
+	if (native->vector != VEC_UD)
+		return false;
 	for (unsigned k = 0; k < ASKED_AGAIN; k++) {
 		restore(native_arena, s);
 		code_restore(native_arena, native_copy);
@@ -259,6 +261,14 @@ static bool print_rows(void)
 	return ok;
 }
 
+/* More than one answer in 10,000 that does not stand is no accident. */
+static bool print_totals(void)
+{
+	printf("# %lu runs, %lu mismatches, %lu answers that the host took back\n", runs,
+	       mismatches, flukes);
+	return flukes <= 8 + runs / 10000;
+}
+
 static int usage(void)
 {
 	fprintf(stderr, "usage: insn [--states N] [--seed N] [--only ROW|MNEMONIC] [--shard I/N] "
@@ -337,8 +347,7 @@ int main(int argc, char **argv)
 		if (is_chosen(&forms[i], i))
 			run_form(&forms[i]);
 	ok = print_rows();
-	printf("# %lu runs, %lu mismatches, %lu answers that the host took back\n", runs,
-	       mismatches, flukes);
+	ok &= print_totals();
 	guest_exit();
 	return !ok;
 }

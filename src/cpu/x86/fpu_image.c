@@ -215,13 +215,23 @@ static void add_legacy(const struct x86_cpu *cpu, struct pieces *p, u64 rfbm, bo
 		piece_add(p, XS_XMM, cpu->xsave + XS_XMM, 16 * vector_registers(cpu));
 }
 
-/* All pieces are checked before the first is written. */
+/*
+ * All that is to be written is checked before the header is read and the first piece written; legacy region and header always, also where
+ * none of it will be: manuals leave it open, AMD's processors do so.
+ */
+static enum x86_status pieces_probe(struct x86_cpu *cpu, gva_t lin, const struct pieces *p)
+{
+	enum x86_status st = x86_probe(cpu, lin, XS_EXTENDED, ACC_WRITE);
+
+	for (unsigned i = 0; i < p->n && !st; i++)
+		st = x86_probe(cpu, lin + p->piece[i].offset, p->piece[i].size, ACC_WRITE);
+	return st;
+}
+
 static enum x86_status pieces_write(struct x86_cpu *cpu, gva_t lin, const struct pieces *p)
 {
 	enum x86_status st = X86_OK;
 
-	for (unsigned i = 0; i < p->n && !st; i++)
-		st = x86_probe(cpu, lin + p->piece[i].offset, p->piece[i].size, ACC_WRITE);
 	for (unsigned i = 0; i < p->n && !st; i++)
 		st = x86_write(cpu, lin + p->piece[i].offset, p->piece[i].from, p->piece[i].size,
 			       ACC_WRITE);
@@ -263,6 +273,8 @@ enum x86_status x86_op_xsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 	}
 	piece_add(&p, XS_HEADER, (u8 *)header, form == XSAVE_COMPACT ? 16 : 8);
 	st = area_address(cpu, insn, form == XSAVE_COMPACT ? end : p.end, 64, ACC_WRITE, &lin);
+	if (!st)
+		st = pieces_probe(cpu, lin, &p);
 	if (st)
 		return st;
 	if (form == XSAVE_COMPACT) {
@@ -396,7 +408,10 @@ enum x86_status x86_op_xrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	st = area_address(cpu, insn, XS_EXTENDED, 64, ACC_READ, &lin);
 	if (st)
 		return st;
-	st = x86_read(cpu, lin + XS_HEADER, header, sizeof(header), ACC_READ);
+	/* Whether the legacy region is there is asked even where none of it is read, and before the header is judged. */
+	st = x86_probe(cpu, lin, XS_EXTENDED, ACC_READ);
+	if (!st)
+		st = x86_read(cpu, lin + XS_HEADER, header, sizeof(header), ACC_READ);
 	if (st)
 		return st;
 	if (!header_is_valid(cpu, header) || (is_supervisor(insn) && !(header[1] >> 63)))
