@@ -83,11 +83,13 @@ static int end_print(json_t *report, bool json)
 /* False: it is over, and *@status says how. */
 static bool report_look(struct monitor_client *c, json_t **report, int *status)
 {
-	struct why why;
+	struct why why = { "" };
 	json_t *result;
 	const char *text;
 
-	if (monitor_client_call(c, "query-migrate", NULL, &result, &why) < 0) {
+	if (monitor_client_call(c, "query-migrate", NULL, &result, &why) < 0 && c->moved) {
+		result = json_incref(c->moved);
+	} else if (why.text[0]) {
 		say("%s", why.text);
 		*status = STATUS_REFUSED;
 		return false;

@@ -17,7 +17,9 @@
 #include "vmm/board.h"
 #include "vmm/boot/bzimage.h"
 #include "vmm/initramfs.h"
+#include "vmm/move/incoming.h"
 #include "vmm/move/snapshot.h"
+#include "vmm/move/uri.h"
 #include "vmm/ram.h"
 #include "vmm/say.h"
 #include "vmm/status.h"
@@ -33,6 +35,7 @@ struct run_options {
 	u32 flat_address;
 	u64 memory;
 	unsigned cpus;
+	const char *incoming;
 	bool no_reboot, json, verbose, lazy;
 	char text[512]; /* all words, for whoever gets the machine elsewhere */
 	char flat_path[PATH_MAX];
@@ -137,6 +140,8 @@ static const struct args_row run_rows[] = {
 	  "run FILE in real mode at ADDR, then print exits and registers" },
 	{ "name", 'n', args_text, FIELD(name), "NAME",
 	  "name of the VM: for 'anykvm ctl NAME', and in messages" },
+	{ "incoming", 0, args_text, FIELD(incoming), "URI",
+	  "wait for 'anykvm migrate' at unix:PATH or tcp:HOST:PORT; needs --name" },
 	{ "no-reboot", 0, NULL, FIELD(no_reboot), NULL,
 	  "a reset ends with status 32, a triple fault with 33" },
 	{ "json", 0, NULL, FIELD(json), NULL, "the end as JSON: on stderr, with --flat on stdout" },
@@ -177,6 +182,13 @@ static int help(void)
 
 static int options_check(const struct run_options *o, struct why *why)
 {
+	if (o->incoming && (o->flat || o->command))
+		return why_set(why, EINVAL, "--flat and a command do not come from elsewhere");
+	if (o->incoming && !o->name)
+		return why_set(why, EINVAL,
+			       "--incoming needs --name, so that the machine can be asked about");
+	if (o->incoming && uri_check(o->incoming, why) < 0)
+		return -EINVAL;
 	if (o->cpus > VMM_MAX_CPUS)
 		return why_set(why, EINVAL,
 			       "--cpus %u: a VM has at most %u processors; give a smaller number",
@@ -286,6 +298,44 @@ static void print_equivalent(const struct run_options *o, const struct vmm_confi
 		    c->device ? " --device " : "", c->device ? c->device : "");
 }
 
+/* The machine that comes must be the one that was asked for here. */
+static int incoming_check(const struct description *d, const struct vmm_config *config,
+			  struct why *why)
+{
+	if (d->memory == config->memory && d->cpus == config->cpus)
+		return 0;
+	return why_set(why, EINVAL,
+		       "the machine that comes has --mem %lluK --cpus %u, and here are --mem %lluK "
+		       "--cpus %u",
+		       (unsigned long long)d->memory >> 10, d->cpus,
+		       (unsigned long long)config->memory >> 10, config->cpus);
+}
+
+static int run_incoming(const struct run_options *o, struct vmm_config *config)
+{
+	struct incoming incoming;
+	struct why why;
+	int status = STATUS_INCOMING;
+	int r = incoming_open(&incoming, o->incoming, &why);
+
+	if (r == 0) {
+		r = incoming_check(&incoming.description, config, &why);
+		if (r < 0)
+			incoming_refuse(&incoming, why.text);
+	}
+	if (r < 0) {
+		say("%s", why.text);
+	} else {
+		config->incoming = &incoming;
+		status = board_run(config);
+		if (!incoming.control)
+			incoming_refuse(&incoming,
+					"it cannot make such a machine; what it printed says why");
+	}
+	incoming_free(&incoming);
+	return status;
+}
+
 static int run_kernel(const struct run_options *o, struct vmm_config *config)
 {
 	const bool is_builtin =
@@ -315,7 +365,7 @@ static int run_kernel(const struct run_options *o, struct vmm_config *config)
 			print_equivalent(o, config);
 		/* Nothing is started from here on. */
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		status = board_run(config);
+		status = o->incoming ? run_incoming(o, config) : board_run(config);
 	}
 	cpio_free(&initramfs);
 	blob_free(&file);

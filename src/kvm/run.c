@@ -273,6 +273,7 @@ static void post_run(struct vcpu *v)
 		(vcpu_irq_window_open(v) && (!v->lapic || lapic_takes_extint(v->lapic)));
 	if (unlikely(run->kvm_valid_regs))
 		sync_out(v);
+	v->stats.dirty_records = v->cpu->writer->records;
 	stats_show(&v->stats_file, &v->stats, sizeof(v->stats));
 	vm_stats_show(v->vm);
 }

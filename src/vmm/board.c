@@ -28,6 +28,7 @@
 #include "vmm/devices.h"
 #include "vmm/exits.h"
 #include "vmm/manage.h"
+#include "vmm/move/incoming.h"
 #include "vmm/move/snapshot.h"
 #include "vmm/report.h"
 #include "vmm/save/save.h"
@@ -69,6 +70,7 @@ struct board {
 	struct ending ending;
 	struct control control;
 	struct manage manage;
+	bool is_coming; /* from another process; until then it stands */
 	const struct description
 		*description; /* of the machine that comes from elsewhere; NULL: none */
 	u8 late_input[1024];  /* came while the machine was being stopped; under control.input */
@@ -172,6 +174,14 @@ static void control_end(void *owner, enum vm_end how)
 	struct board *b = owner;
 
 	ending_set(&b->ending, how);
+	kick(b);
+}
+
+static void control_fail(void *owner, int status, const char *text)
+{
+	struct board *b = owner;
+
+	ending_fail(&b->ending, status, "%s", text);
 	kick(b);
 }
 
@@ -363,10 +373,7 @@ static int cpus_create(struct board *b, const struct boot_entry *entry, struct w
 
 static void snapshot_damaged(void *owner, const char *text)
 {
-	struct board *b = owner;
-
-	ending_fail(&b->ending, STATUS_USAGE, "%s", text);
-	kick(b);
+	control_fail(owner, STATUS_USAGE, text);
 }
 
 /* What is in memory at first. */
@@ -376,6 +383,8 @@ static int memory_fill(struct board *b, struct boot_entry *entry, struct why *wh
 
 	if (!b->description)
 		return guest_load(b, entry, why);
+	if (!s)
+		return 0; /* all of it comes later */
 	return b->config->is_lazy ? snapshot_map(s, &b->ram, snapshot_damaged, b, why)
 				  : snapshot_load(s, &b->ram, why);
 }
@@ -493,7 +502,7 @@ static int state_fill(struct board *b, struct why *why)
 	const struct snapshot *s = b->config->snapshot;
 	int r;
 
-	if (!b->description)
+	if (!b->description || !s)
 		return 0;
 	control_hold(&b->control);
 	r = control_restore(&b->control, s->state, s->state_size, why);
@@ -506,6 +515,16 @@ static int state_fill(struct board *b, struct why *why)
 	if (b->config->verbose)
 		say("restored in %.1f ms", report_seconds(&b->report) * 1e3);
 	return 0;
+}
+
+/* The machine stands until the other side has committed. */
+static int incoming_begin(struct board *b)
+{
+	struct why why;
+	int r = incoming_start(b->config->incoming, &b->control, &why);
+
+	b->is_coming = false;
+	return -r;
 }
 
 /* From power-on to the end of one machine; 0, or an exit status in negative. */
@@ -523,9 +542,11 @@ static int machine_run(struct board *b, struct why *why)
 	if (r < 0)
 		return r;
 	console_open(b->console);
-	r = -devices_start(&b->devices);
+	r = -(b->is_coming ? 0 : devices_start(&b->devices));
 	if (r == 0)
 		r = cpus_start(b);
+	if (r == 0 && b->is_coming)
+		r = incoming_begin(b);
 	if (r)
 		ending_fail(&b->ending, STATUS_DEVICE,
 			    "cannot start the threads of the machine: %s", strerror(r));
@@ -633,7 +654,7 @@ static void sizes_set(struct board *b)
 static int manage_start(struct board *b)
 {
 	struct why why;
-	int r = manage_open(&b->manage, &b->control, b->config->name, &why);
+	int r = manage_open(&b->manage, &b->control, b->config->name, b->config->incoming, &why);
 
 	if (r == 0)
 		return 0;
@@ -661,11 +682,17 @@ int board_run(const struct vmm_config *config)
 	b->config = config;
 	b->machine.fd = -1;
 	b->dev.fd = -1;
-	control_init(&b->control, (struct control_ops){ control_kick, control_end, b });
+	control_init(&b->control,
+		     (struct control_ops){ control_kick, control_end, control_fail, b });
 	report_start(&b->report);
 	sizes_set(b);
 	if (config->snapshot)
 		b->description = &config->snapshot->description;
+	if (config->incoming) {
+		b->description = &config->incoming->description;
+		b->is_coming = true;
+		control_expect(&b->control);
+	}
 	if (config->kernel && kernel_read(&b->kernel, config->kernel, &why) < 0) {
 		say("%s", why.text);
 		goto out;

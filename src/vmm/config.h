@@ -60,11 +60,13 @@ struct vmm_devices {
 	bool has_ports; /* stdin, stdout, stderr and the status of a command */
 };
 
+struct incoming;
 struct snapshot;
 
 struct vmm_config {
 	const char *options;	   /* the words that it was started with; for a person */
 	struct snapshot *snapshot; /* NULL: it starts with a kernel */
+	struct incoming *incoming; /* NULL: it does not come from another process */
 	bool is_lazy;		   /* pages of the snapshot are read when they are used */
 	const char *name;	   /* NULL: nobody can ask for it */
 	const char *kernel;	   /* path; needed unless flat or a snapshot is given */

@@ -29,6 +29,13 @@ void control_init(struct control *c, struct control_ops ops)
 	pthread_mutex_init(&c->input, NULL);
 }
 
+void control_expect(struct control *c)
+{
+	gate_close(&c->gate, GATE_INCOMING);
+	c->is_frozen = true;
+	c->no_input = true;
+}
+
 void control_destroy(struct control *c)
 {
 	pthread_mutex_destroy(&c->input);

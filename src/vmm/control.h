@@ -20,6 +20,7 @@
 struct control_ops {
 	void (*kick)(void *owner); /* the processors look at the gate */
 	void (*end)(void *owner, enum vm_end how);
+	void (*fail)(void *owner, int status, const char *text);
 	void *owner;
 };
 
@@ -48,6 +49,8 @@ struct control {
 };
 
 void control_init(struct control *c, struct control_ops ops);
+/* Before it is attached: its state comes from elsewhere, and it stands until control_go(GATE_INCOMING). */
+void control_expect(struct control *c);
 void control_destroy(struct control *c);
 
 /* The board's thread. Detach waits until nobody holds it. */

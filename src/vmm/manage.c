@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "anykvm/anykvm.h"
+#include "vmm/move/uri.h"
 
 static int no_arguments(json_t *arguments, struct why *why)
 {
@@ -19,12 +20,14 @@ static int ending(struct why *why)
 	return why_set(why, EBUSY, "the machine is ending or starting again; ask once more");
 }
 
-static const char *status_name(struct control *c)
+static const char *status_name(const struct manage *m)
 {
-	const unsigned closed = atomic_load(&c->gate.closed);
+	const unsigned closed = atomic_load(&m->control->gate.closed);
 
 	if (closed & GATE_INCOMING)
-		return "inmigrate";
+		return m->incoming && incoming_status(m->incoming) == INCOMING_UNRESOLVED
+			       ? "postmigrate"
+			       : "inmigrate";
 	if (closed & GATE_UNRESOLVED)
 		return "postmigrate";
 	if (closed & GATE_MOVE)
@@ -38,7 +41,7 @@ static int query_status(void *owner, json_t *arguments, json_t **result, struct 
 
 	if (no_arguments(arguments, why) < 0)
 		return -EINVAL;
-	*result = json_pack("{s:s,s:b,s:b}", "status", status_name(m->control), "running",
+	*result = json_pack("{s:s,s:b,s:b}", "status", status_name(m), "running",
 			    control_is_running(m->control), "singlestep", 0);
 	return 0;
 }
@@ -133,13 +136,138 @@ static int snapshot(void *owner, json_t *arguments, json_t **result, struct why 
 	return job_start(&m->job, "snapshot", snapshot_take, &options, why);
 }
 
+/* Members of migrate's arguments, each optional but the first. */
+enum { ARGUMENT_TEXT, ARGUMENT_NUMBER, ARGUMENT_BOOLEAN };
+
+static const struct argument_row {
+	const char *name;
+	int kind;
+	size_t field;
+	double scale; /* of a number */
+} migrate_rows[] = {
+	{ "uri", ARGUMENT_TEXT, offsetof(struct move_options, target), 0 },
+	{ "max-bandwidth", ARGUMENT_NUMBER, offsetof(struct move_options, max_bandwidth), 1 },
+	{ "downtime-ms", ARGUMENT_NUMBER, offsetof(struct move_options, downtime_us), 1e3 },
+	{ "timeout-ms", ARGUMENT_NUMBER, offsetof(struct move_options, timeout_us), 1e3 },
+	{ "force", ARGUMENT_BOOLEAN, offsetof(struct move_options, force), 0 },
+	{ "verify", ARGUMENT_BOOLEAN, offsetof(struct move_options, verify), 0 },
+};
+
+/* False: the value is none of its kind. */
+static bool argument_take(struct move_options *o, const struct argument_row *row, json_t *value)
+{
+	void *field = (u8 *)o + row->field;
+	const double number = json_number_value(value) * row->scale;
+
+	switch (row->kind) {
+	case ARGUMENT_TEXT:
+		if (!json_is_string(value) || json_string_length(value) >= sizeof(o->target))
+			return false;
+		memcpy(field, json_string_value(value), json_string_length(value) + 1);
+		return true;
+	case ARGUMENT_NUMBER:
+		if (!json_is_number(value) || !(number >= 0 && number < 1e15))
+			return false;
+		*(u64 *)field = (u64)number;
+		return true;
+	default:
+		*(bool *)field = json_is_true(value);
+		return json_is_boolean(value);
+	}
+}
+
+static int arguments_take(struct move_options *o, json_t *arguments, struct why *why)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(arguments, key, value)
+	{
+		const struct argument_row *row = NULL;
+
+		for (size_t i = 0; i < ARRAY_SIZE(migrate_rows) && !row; i++)
+			if (strcmp(migrate_rows[i].name, key) == 0)
+				row = &migrate_rows[i];
+		if (!row)
+			return why_set(why, EINVAL, "migrate has no argument '%.40s'", key);
+		if (!argument_take(o, row, value))
+			return why_set(why, EINVAL, "the argument '%s' has a wrong value", key);
+	}
+	return o->target[0] ? 0 : why_set(why, EINVAL, "migrate needs the argument 'uri'");
+}
+
+static int migrate(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	struct move_options options = { .downtime_us = 300000 };
+	struct manage *m = owner;
+	int r = arguments_take(&options, arguments, why);
+
+	(void)result;
+	if (r == 0)
+		r = uri_check(options.target, why);
+	if (r == 0 && atomic_load(&m->control->gate.closed) & (GATE_INCOMING | GATE_UNRESOLVED))
+		r = why_set(why, EBUSY, "the machine has not arrived here, or is not resolved");
+	return r < 0 ? r : job_start(&m->job, "migration", migration_send, &options, why);
+}
+
+static int source_resolve(struct manage *m, bool runs_here, struct why *why)
+{
+	int r = 0;
+
+	if (job_status(&m->job) != MOVE_UNRESOLVED)
+		return why_set(why, EINVAL, "there is nothing to resolve");
+	if (!control_hold(m->control))
+		return ending(why);
+	if (runs_here)
+		r = control_go(m->control, GATE_UNRESOLVED, why);
+	else
+		m->control->ops.end(m->control->ops.owner, VM_MOVED);
+	control_release(m->control);
+	if (r == 0)
+		job_resolve(&m->job, runs_here ? "resolved: it runs here" : "resolved: discarded");
+	return r;
+}
+
+static int migrate_resolve(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	const char *how = only_string(arguments, "how", why);
+	struct manage *m = owner;
+	bool runs_here;
+
+	(void)result;
+	if (!how)
+		return -EINVAL;
+	runs_here = strcmp(how, "run") == 0;
+	if (!runs_here && strcmp(how, "discard") != 0)
+		return why_set(why, EINVAL, "\"how\" is \"run\" or \"discard\"");
+	if (m->incoming && incoming_status(m->incoming) == INCOMING_UNRESOLVED)
+		return incoming_resolve(m->incoming, runs_here, why);
+	return source_resolve(m, runs_here, why);
+}
+
+static json_t *incoming_report(struct incoming *in)
+{
+	static const char *const names[] = {
+		[INCOMING_ACTIVE] = "active",
+		[INCOMING_RUNNING] = "completed",
+		[INCOMING_FAILED] = "failed",
+		[INCOMING_UNRESOLVED] = "unresolved",
+	};
+	char error[sizeof(in->error)];
+	const enum incoming_status status = incoming_why(in, error);
+
+	return json_pack("{s:s,s:s,s:s}", "status", names[status], "kind", "incoming", "error-desc",
+			 error);
+}
+
 static int query_migrate(void *owner, json_t *arguments, json_t **result, struct why *why)
 {
 	struct manage *m = owner;
 
 	if (no_arguments(arguments, why) < 0)
 		return -EINVAL;
-	*result = job_report(&m->job);
+	*result = m->incoming && job_status(&m->job) == MOVE_NONE ? incoming_report(m->incoming)
+								  : job_report(&m->job);
 	return 0;
 }
 
@@ -157,11 +285,7 @@ static int migrate_cancel(void *owner, json_t *arguments, json_t **result, struc
 static void job_told(void *owner, const char *event)
 {
 	struct manage *m = owner;
-	json_t *report = job_report(&m->job), *data = json_object();
-
-	json_object_set(data, "status", json_object_get(report, "status"));
-	json_decref(report);
-	monitor_event(m->monitor, event, data);
+	monitor_event(m->monitor, event, job_report(&m->job));
 }
 
 static const struct monitor_command commands[] = {
@@ -172,13 +296,16 @@ static const struct monitor_command commands[] = {
 	{ "cont", cont },
 	{ "quit", quit },
 	{ "snapshot", snapshot },
+	{ "migrate", migrate },
+	{ "migrate-resolve", migrate_resolve },
 	{ "query-migrate", query_migrate },
 	{ "migrate-cancel", migrate_cancel },
 };
 
-int manage_open(struct manage *m, struct control *control, const char *name, struct why *why)
+int manage_open(struct manage *m, struct control *control, const char *name,
+		struct incoming *incoming, struct why *why)
 {
-	*m = (struct manage){ .control = control, .name = name };
+	*m = (struct manage){ .control = control, .name = name, .incoming = incoming };
 	job_init(&m->job, control, job_told, m);
 	if (!name)
 		return 0;
@@ -198,6 +325,9 @@ void manage_close(struct manage *m)
 
 void manage_machine_ends(struct manage *m)
 {
-	if (m->control)
-		job_join(&m->job);
+	if (!m->control)
+		return;
+	job_join(&m->job);
+	if (m->incoming)
+		incoming_join(m->incoming);
 }

@@ -5,6 +5,7 @@
 
 #include "vmm/control.h"
 #include "vmm/monitor/monitor.h"
+#include "vmm/move/incoming.h"
 #include "vmm/move/job.h"
 
 struct manage {
@@ -12,10 +13,12 @@ struct manage {
 	struct monitor *monitor; /* NULL: the VM has no name */
 	const char *name;
 	struct move_job job;
+	struct incoming *incoming; /* NULL: the machine did not come from another process */
 };
 
 /* @name: NULL gives no monitor. 0, -EBUSY when the name is taken, or another -errno with one line. */
-int manage_open(struct manage *m, struct control *control, const char *name, struct why *why);
+int manage_open(struct manage *m, struct control *control, const char *name,
+		struct incoming *incoming, struct why *why);
 void manage_close(struct manage *m); /* also one of zeros */
 
 /* Detached already: whatever is under way with the machine ends. */

@@ -16,6 +16,7 @@ static const struct end_row {
 	[VM_RUNNING] = { "running", STATUS_INTERNAL },
 	[VM_POWEROFF] = { "power-off", STATUS_OK },
 	[VM_QUIT] = { "quit", STATUS_OK },
+	[VM_MOVED] = { "moved", STATUS_OK },
 	[VM_RESET] = { "reset", STATUS_RESET },
 	[VM_TRIPLE_FAULT] = { "triple-fault", STATUS_TRIPLE_FAULT },
 	[VM_PANIC] = { "panic", STATUS_PANIC },

@@ -3,6 +3,7 @@
 #include "vmm/stats.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <linux/kvm.h>
@@ -22,6 +23,27 @@ static void stat_print(int fd, const struct kvm_stats_header *h, const struct kv
 	if (d->size != 1 || pread(fd, &value, 8, (off_t)h->data_offset + d->offset) != 8 || !value)
 		return;
 	say("%s %.*s %llu", label, (int)h->name_size, d->name, (unsigned long long)value);
+}
+
+bool stats_read(int fd, const char *name, u64 *value)
+{
+	struct kvm_stats_header h;
+	struct kvm_stats_desc *d;
+	bool is_found = false;
+	size_t stride;
+
+	if (pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.name_size > NAME_MAX_SIZE ||
+	    h.num_desc > DESC_MAX)
+		return false;
+	stride = sizeof(*d) + h.name_size;
+	d = malloc(stride);
+	for (u32 i = 0; d && i < h.num_desc && !is_found; i++)
+		is_found = pread(fd, d, stride, (off_t)(h.desc_offset + i * stride)) ==
+				   (ssize_t)stride &&
+			   strncmp(d->name, name, h.name_size) == 0 &&
+			   pread(fd, value, 8, (off_t)h.data_offset + d->offset) == 8;
+	free(d);
+	return is_found;
 }
 
 void stats_print(int fd, const char *label)

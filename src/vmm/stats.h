@@ -3,7 +3,12 @@
 #ifndef VMM_STATS_H
 #define VMM_STATS_H
 
+#include "base/types.h"
+
 /* @fd: what KVM_GET_STATS_FD gave. Print each counter that is not zero: "label name value". */
 void stats_print(int fd, const char *label);
+
+/* The counter @name; false: there is none. */
+bool stats_read(int fd, const char *name, u64 *value);
 
 #endif

@@ -9,6 +9,7 @@ enum vm_end {
 	VM_QUIT, /* Ctrl-A x */
 	VM_RESET,
 	VM_TRIPLE_FAULT,
+	VM_MOVED, /* it runs elsewhere */
 	VM_PANIC, /* the guest's kernel has told it */
 	VM_SIGNAL,
 	VM_FAILED, /* the status and the line are with the vCPU */
@@ -28,6 +29,7 @@ enum exit_status {
 	STATUS_UNEXPECTED = 67, /* an exit that this board does not know */
 	STATUS_CRASHED = 68,	/* the guest reported that it crashed */
 	STATUS_OUTPUT = 69,	/* the console cannot be written */
+	STATUS_INCOMING = 71,	/* the machine that was to come did not, or not whole */
 	STATUS_NO_COMMAND = 70, /* the guest ended without the status of the command */
 	STATUS_NOT_RUN = 126,	/* exec: the program cannot be run */
 	STATUS_NOT_FOUND = 127, /* exec: there is no such program */

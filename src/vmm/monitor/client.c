@@ -29,6 +29,7 @@ void monitor_client_close(struct monitor_client *c)
 	if (c->fd >= 0)
 		close(c->fd);
 	free(c->buffer);
+	json_decref(c->moved);
 	*c = (struct monitor_client){ .fd = -1 };
 }
 
@@ -79,6 +80,28 @@ static json_t *line_take(struct monitor_client *c)
 	}
 }
 
+static void event_keep(struct monitor_client *c, json_t *line)
+{
+	const char *name = json_string_value(json_object_get(line, "event"));
+
+	if (!name || strcmp(name, "MIGRATION") != 0)
+		return;
+	json_decref(c->moved);
+	c->moved = json_incref(json_object_get(line, "data"));
+}
+
+/* What it said before it ended. */
+static int last_words(struct monitor_client *c, int r)
+{
+	json_t *line;
+
+	while ((line = line_take(c))) {
+		event_keep(c, line);
+		json_decref(line);
+	}
+	return r;
+}
+
 static int answer_take(struct monitor_client *c, json_t **result, struct why *why)
 {
 	for (;;) {
@@ -98,6 +121,7 @@ static int answer_take(struct monitor_client *c, json_t **result, struct why *wh
 			json_decref(line);
 			return -EIO;
 		}
+		event_keep(c, line);
 		json_decref(line); /* the greeting, an event */
 	}
 }
@@ -117,5 +141,5 @@ int monitor_client_call(struct monitor_client *c, const char *command, json_t *a
 	if (r == 0)
 		r = send_all(c, "\n", 1, why);
 	free(text);
-	return r < 0 ? r : answer_take(c, result, why);
+	return r < 0 ? last_words(c, r) : answer_take(c, result, why);
 }

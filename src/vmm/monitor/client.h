@@ -12,6 +12,7 @@ struct monitor_client {
 	int fd;
 	char *buffer;
 	size_t size, at; /* bytes in it, and of the lines that were taken */
+	json_t *moved; /* data of the last event MIGRATION: a VM may end right after it; NULL: none */
 };
 
 /* To the VM of that name: 0 or -errno with one line. */

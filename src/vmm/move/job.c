@@ -29,7 +29,7 @@ void job_init(struct move_job *j, struct control *control,
 	j->control = control;
 	j->told = told;
 	j->owner = owner;
-	atomic_store(&j->socket, -1);
+	j->socket = -1;
 	pthread_mutex_init(&j->lock, NULL);
 	pthread_mutex_init(&j->api, NULL);
 }
@@ -139,12 +139,29 @@ int job_start(struct move_job *j, const char *kind, int (*run)(struct move_job *
 
 void job_cancel(struct move_job *j)
 {
-	int fd;
-
+	pthread_mutex_lock(&j->lock);
 	atomic_store(&j->cancelled, true);
-	fd = atomic_load(&j->socket);
-	if (fd >= 0)
-		shutdown(fd, SHUT_RDWR);
+	if (j->socket >= 0)
+		shutdown(j->socket, SHUT_RDWR);
+	pthread_mutex_unlock(&j->lock);
+}
+
+void job_socket(struct move_job *j, int fd)
+{
+	pthread_mutex_lock(&j->lock);
+	j->socket = fd;
+	pthread_mutex_unlock(&j->lock);
+}
+
+int job_commit(struct move_job *j, struct why *why)
+{
+	int r;
+
+	pthread_mutex_lock(&j->lock);
+	r = job_is_cancelled(j, why);
+	j->socket = -1;
+	pthread_mutex_unlock(&j->lock);
+	return r;
 }
 
 void job_join(struct move_job *j)
@@ -162,6 +179,15 @@ enum move_status job_status(struct move_job *j)
 	status = j->info.status;
 	pthread_mutex_unlock(&j->lock);
 	return status;
+}
+
+void job_resolve(struct move_job *j, const char *text)
+{
+	pthread_mutex_lock(&j->lock);
+	j->info.status = MOVE_FAILED;
+	snprintf(j->info.error, sizeof(j->info.error), "%s", text);
+	pthread_mutex_unlock(&j->lock);
+	j->told(j->owner, "MIGRATION");
 }
 
 void job_round(struct move_job *j, const struct move_round *round)

@@ -60,7 +60,7 @@ struct move_job {
 	pthread_t thread;
 	bool has_thread;
 	atomic_bool cancelled;
-	atomic_int socket; /* to be shut down on cancel; -1: none */
+	int socket; /* to be shut down on cancel; -1: none; under lock */
 	u64 started_us;
 };
 
@@ -80,6 +80,9 @@ json_t *job_report(struct move_job *j);
 enum move_status job_status(struct move_job *j);
 
 /* For the thread. */
+void job_socket(struct move_job *j, int fd); /* -1: it will be closed */
+int job_commit(struct move_job *j,
+	       struct why *why); /* not to be cancelled any more; -ECANCELED: it was */
 void job_round(struct move_job *j, const struct move_round *round);
 u64 move_now_us(void);
 int job_ended(struct why *why); /* the machine is gone: -ECANCELED with one line */
@@ -87,5 +90,9 @@ int job_is_cancelled(struct move_job *j, struct why *why); /* 0 or -ECANCELED wi
 
 /* Runs of a job. */
 int snapshot_take(struct move_job *j, struct why *why);
+int migration_send(struct move_job *j, struct why *why);
+
+/* After MOVE_UNRESOLVED: what was decided. */
+void job_resolve(struct move_job *j, const char *text);
 
 #endif
