@@ -6,6 +6,9 @@
 
 #include "fuzz.h"
 
+const u8 *fuzz_input;
+size_t fuzz_input_size;
+
 void fuzz_failed(const char *format, ...)
 {
 	va_list ap;
@@ -13,6 +16,9 @@ void fuzz_failed(const char *format, ...)
 	va_start(ap, format);
 	fputs("fuzz: ", stderr);
 	vfprintf(stderr, format, ap);
+	fputs(fuzz_input ? "\nfuzz: input" : "", stderr);
+	for (size_t i = 0; fuzz_input && i < fuzz_input_size; i++)
+		fprintf(stderr, " %02x", fuzz_input[i]);
 	fputc('\n', stderr);
 	va_end(ap);
 	abort();

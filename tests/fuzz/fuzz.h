@@ -9,6 +9,10 @@
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
+/* Written out with a failure where it is set; libFuzzer keeps its own. */
+extern const u8 *fuzz_input;
+extern size_t fuzz_input_size;
+
 /* What is wrong with the input at hand; ends the process. */
 _Noreturn void fuzz_failed(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A fuzz target without libFuzzer: the corpus, then inputs at random and made of the corpus, by ANYKVM_SEED. */
+#define _GNU_SOURCE
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,12 +71,15 @@ static void breed(struct input *in)
 }
 
 /* The input at hand lies in a file, so that it is there after a crash, with zeros behind it. */
-#define KEPT "fuzz-failed.bin"
+static char kept_path[64]; /* a target of its own: they run side by side */
 
 static u8 *kept_map(void)
 {
-	int fd = open(KEPT, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int fd;
 	u8 *p = MAP_FAILED;
+
+	snprintf(kept_path, sizeof(kept_path), "%.40s-failed.bin", program_invocation_short_name);
+	fd = open(kept_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
 	if (fd >= 0 && !ftruncate(fd, INPUT_MAX))
 		p = mmap(NULL, INPUT_MAX, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -85,6 +90,8 @@ static u8 *kept_map(void)
 
 static void keep(u8 *kept, const struct input *in)
 {
+	fuzz_input = in->bytes;
+	fuzz_input_size = in->n;
 	if (!kept)
 		return;
 	memset(kept, 0, INPUT_MAX);
@@ -120,7 +127,7 @@ int main(int argc, char **argv)
 		}
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while (now.tv_sec - start.tv_sec + (now.tv_nsec - start.tv_nsec) / 1e9 < seconds);
-	remove(KEPT);
+	remove(kept_path);
 	printf("ok 2 - %lu inputs at random\n", n);
 	return ninputs ? 0 : 1;
 }
