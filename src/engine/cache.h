@@ -72,6 +72,8 @@ struct block {
 	u8 form;
 	bool dead;
 	bool straddles;
+	bool exact;	  /* flags are kept also where they look dead: it may store into itself */
+	bool tightened;	  /* it was made exact: it stays so */
 	bool needs_flags; /* the arithmetic flags are read before they are written */
 	u16 len;	  /* guest bytes */
 	u16 ninsns;

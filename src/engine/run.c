@@ -163,6 +163,7 @@ static struct block *bounce_block(struct engine_vcpu *v, bool make)
 		return NULL;
 	}
 	tlb_select(v);
+	v->exact = v->fetch_writable;
 	b = cache_find(&v->cache, gpa, engine_mode_key(v), FORM_BOUNCE);
 	if (!b && make)
 		b = make_block(v, gpa, host, FORM_BOUNCE);

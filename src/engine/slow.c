@@ -407,7 +407,7 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 		tag = (tag & (PAGE_MASK | ITLB_USER)) | ITLB_GLOBAL;
 	for (gva_t at = lin & ~(xl.span - 1), n = 0; n < xl.span; at += 2ull << 20, n += 2ull << 20)
 		v->exec_map[exec_bit(at) >> 6] |= BIT_ULL(exec_bit(at) & 63);
-	*e = (struct itlb_entry){ tag, key, host, xl.span };
+	*e = (struct itlb_entry){ tag, key, host, xl.span, xl.writable };
 	return X86_OK;
 }
 
@@ -432,6 +432,7 @@ enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **ho
 			return st;
 	}
 	v->fetch_global = e->tag & ITLB_GLOBAL;
+	v->fetch_writable = e->writable;
 	*gpa = e->gpa | (lin & (PAGE_SIZE - 1));
 	*host = e->host;
 	return X86_OK;
@@ -476,6 +477,18 @@ static enum block_form form_wanted(struct engine_vcpu *v)
 	return cpu->mode & (MODE_64 | MODE_FLAT) ? FORM_CHECKED : FORM_SINGLE;
 }
 
+/* Text is often written before it is made read-only; then its blocks become fast again, once. */
+static bool exactness_holds(const struct engine_vcpu *v, struct block *b)
+{
+	if (b->exact == v->exact || (b->form != FORM_FAST && b->form != FORM_NARROW))
+		return true;
+	if (!b->exact)
+		b->tightened = true;
+	else if (b->tightened)
+		return true;
+	return false;
+}
+
 /* Find the block for @rip; 0 with v->reason set when there is none or something else comes first. */
 static u64 find(struct engine_vcpu *v, u64 rip)
 {
@@ -506,7 +519,12 @@ static u64 find(struct engine_vcpu *v, u64 rip)
 			v->reason = LEAVE_EXIT;
 		return 0;
 	}
+	v->exact = v->fetch_writable || v->linking_exact;
 	b = cache_find(&v->cache, gpa, engine_mode_key(v), form);
+	if (b && !exactness_holds(v, b)) {
+		cache_kill(&v->cache, b);
+		b = NULL;
+	}
 	if (b && b->straddles && !second_holds(v, b, rip)) {
 		cache_kill(&v->cache, b);
 		b = NULL;
@@ -602,8 +620,9 @@ u64 engine_narrow(struct engine_vcpu *v, struct mem_site *site)
 	u64 code;
 
 	v->narrow = true;
+	v->linking_exact = site->exact;
 	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + site->insn.page_off));
-	v->narrow = false;
+	v->narrow = v->linking_exact = false;
 	if (code && v->found && v->found->form == FORM_NARROW)
 		site->narrow = code;
 	return code;
@@ -615,8 +634,9 @@ u64 engine_link(struct engine_vcpu *v, struct exit_link *l)
 	u64 code;
 
 	v->linking = true;
+	v->linking_exact = l->from->exact; /* it may be entered by a mapping that this one is not */
 	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + l->target_off));
-	v->linking = false;
+	v->linking = v->linking_exact = false;
 	to = v->found;
 	if (code && to && to->form == FORM_FAST && !to->straddles && l->from->mode == to->mode &&
 	    to->gpa == ((l->from->gpa & PAGE_MASK) | l->target_off)) {

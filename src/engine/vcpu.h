@@ -118,6 +118,7 @@ enum miss_kind { MISS_HOST0, MISS_DELTA, MISS_WINDOW, MISS_HOST1, MISS_KINDS };
 struct mem_site {
 	struct x86_insn insn; /* first */
 	u64 narrow;	      /* code that runs it where its window crosses the end of the page */
+	bool exact;	      /* it is of an exact block */
 };
 
 #define ITLB_SIZE	 256
@@ -129,7 +130,8 @@ struct itlb_entry { /* execute tags */
 	u64 tag; /* linear page | ITLB_USER | space << 1, or ITLB_GLOBAL instead of the space; ITLB_NO_TAG */
 	gpa_t gpa; /* with the address space */
 	u8 *host;
-	u64 span; /* of the guest page */
+	u64 span;      /* of the guest page */
+	bool writable; /* the mapping allows stores */
 };
 
 #define IBTC_BITS 12
@@ -278,11 +280,12 @@ struct engine_vcpu {
 	struct x86_insn
 		again; /* asked a device in user space: runs first when engine_run() is called again */
 	bool has_again;
-	bool unshadow;	  /* a FORM_SINGLE block runs the instruction in a shadow */
-	bool unrf;	  /* RF was set for the instruction that runs */
-	bool linking;	  /* engine_link() wants the block, not just its code */
-	struct beside {	  /* code of the pages whose TLB entries say TLB_BESIDE */
-		u64 page; /* host address */
+	bool unshadow;	    /* a FORM_SINGLE block runs the instruction in a shadow */
+	bool unrf;	    /* RF was set for the instruction that runs */
+	bool linking;	    /* engine_link() wants the block, not just its code */
+	bool linking_exact; /* and an exact one */
+	struct beside {	    /* code of the pages whose TLB entries say TLB_BESIDE */
+		u64 page;   /* host address */
 		struct code_page *code;
 	} beside[BESIDE_SIZE];
 	bool narrow;   /* the next block is to be one without windows */
@@ -334,6 +337,8 @@ struct engine_vcpu {
 	unsigned now;	  /* the current space */
 	unsigned victim;
 	bool fetch_global; /* the page of the last engine_fetch() is global */
+	bool exact;	   /* the next block found or made is to be an exact one */
+	bool fetch_writable;
 	struct itlb_entry itlb[ITLB_SIZE];
 	struct ibtc ibtcs[IBTC_MODES];
 	struct engine_vcpu *next;

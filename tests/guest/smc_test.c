@@ -448,6 +448,26 @@ static void range_then_code(void)
 	vm_destroy(&vm);
 }
 
+/* A store turns the ADD behind it, which needs no flags, into an ADC: the carry from before the store counts. */
+GUEST(carry, 64, "xor %eax, %eax; cmp $1, %eax; movb $0xd0, 1f+1(%rip)\n 1: add $0, %eax; hlt");
+#define CARRY_BYTE (VM_CODE + (carry_end - carry) - 3)
+
+static void flags_across_patch(void)
+{
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	VM_START(&vm, VM_LONG, 0, carry);
+	CHECK_EQ(vm_peek(&vm, CARRY_BYTE, 1), 0xc0);
+	for (unsigned i = 0; i < 20; i++) {
+		vm_poke(&vm, CARRY_BYTE, 0xc0, 1);
+		vm_jump(&vm, VM_CODE);
+		CHECK_EXIT(&vm, KVM_EXIT_HLT);
+		CHECK_EQ(vm_regs(&vm).rax, 1);
+	}
+	vm_destroy(&vm);
+}
+
 /* One address, functions of different lengths in turn: a translation takes the place of a shorter or a longer one. */
 GUEST(lengths, 64,
       "mov $300, %r8d\n"
@@ -511,5 +531,6 @@ VM_TESTS({ .name = "host stores, INVLPG", .run = host_store_invlpg },
 	 { .name = "data, then code", .run = data_then_code },
 	 { .name = "data beside code", .run = data_beside_code },
 	 { .name = "data beside code, then code", .run = range_then_code },
+	 { .name = "flags across a patch of the next instruction", .run = flags_across_patch },
 	 { .name = "code of changing length", .run = code_of_lengths },
 	 { .name = "code that always changes", .run = code_churn });

@@ -87,6 +87,7 @@ struct mem_site *tr_site(struct tr *t, unsigned i)
 	}
 	record_fill(t, i, &site->insn);
 	site->narrow = t->v->stubs.narrow;
+	site->exact = t->b->exact;
 	return site;
 }
 
@@ -94,8 +95,12 @@ void tr_flags_spill(struct tr *t, unsigned i)
 {
 	if (t->flags != FLAGS_HOST)
 		return;
-	/* The checked forms keep flags exact also where they are dead: they are the oracle. */
-	if (t->live_in[i] || t->form != FORM_FAST) {
+	/*
+	 * The checked forms keep flags exact also where they are dead: they are the oracle. So does a block whose page
+	 * may be written by the mapping that runs it: a store may change the very instruction that makes them dead. By another
+	 * mapping a serializing instruction has to follow, which needs all flags.
+	 */
+	if (t->live_in[i] || t->form != FORM_FAST || t->b->exact) {
 		emit_flags_save(&t->e, T1, GS_AFLAGS);
 		t->flags = FLAGS_SAVED;
 	} else {

@@ -288,6 +288,7 @@ static void emit_begin(struct tr *t, struct block *b, size_t room, size_t meta_r
 	b->straddles = t->straddles;
 	b->second = t->second;
 	b->needs_flags = t->live_in[0];
+	b->exact = t->v->exact;
 	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
 	b->ninsns = t->n;
 	for (unsigned k = 0; k < ARRAY_SIZE(b->exit); k++)
@@ -403,6 +404,8 @@ static struct block *make(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block
 	b = dead ? emit_again(t, dead) : NULL;
 	if (!b)
 		b = emit_new(t, gpa, form);
+	if (b && dead)
+		b->tightened = dead->tightened;
 	if (!b)
 		return NULL; /* all is forgotten next, the stubs too */
 	block_bytes(t, bytes);
