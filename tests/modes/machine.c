@@ -464,6 +464,16 @@ static bool is_lost(const struct x86_cpu *cpu, const struct cell *c)
 	       !x86_canonical(frame_word(cpu, c, 1, 8), c->id == M_LONG57 ? 57 : 48);
 }
 
+/*
+ * Whether it wrote to its 64-bit gates or to their handlers: then more code may have run behind an exception, on a frame whose flags image
+ * need not be the same (is_flags_image()), down to gates made of such frames.
+ */
+static bool gates_changed(const struct cell *c)
+{
+	return c->mode->lma && (memcmp(ram + AT_IDT64, clean + AT_IDT64, PAGE_SIZE) ||
+				memcmp(ram + AT_TEXT, clean + AT_TEXT, PAGE_SIZE));
+}
+
 bool machine_stream(unsigned which, const struct cell *c, const u8 *code, unsigned n,
 		    const struct world *in, struct world *out)
 {
@@ -487,7 +497,7 @@ bool machine_stream(unsigned which, const struct cell *c, const u8 *code, unsign
 	stream_watch(STREAM_MS);
 	how = engine_run(v);
 	stream_watch(0);
-	if (how == ENGINE_KICKED || tables_changed())
+	if (how == ENGINE_KICKED || tables_changed() || gates_changed(c))
 		return false;
 	memset(out, 0, sizeof(*out));
 	world_read(cpu, out);
