@@ -63,6 +63,8 @@ void engine_stats_print(struct engine *e, FILE *f);
 
 /* Once per thread that runs a vCPU, before a filter of system calls may forbid it; engine_run() does it itself. */
 void engine_thread_prepare(void);
+/* In a child of fork(): its thread has another number than the parent's, of which it is a copy. */
+void engine_forked(void);
 
 /*
  * Where only the kernel can set %gs: take @v for this thread, if no other thread has it. Nothing to do elsewhere (true).

@@ -13,7 +13,13 @@
 
 static __thread struct engine_vcpu *running __attribute__((tls_model("initial-exec")));
 static __thread pid_t thread __attribute__((tls_model("initial-exec")));
-static __thread bool unblocked __attribute__((tls_model("initial-exec")));
+static __thread u32 prepared __attribute__((tls_model("initial-exec"))); /* in which process */
+static u32 process = 1;
+
+void engine_forked(void)
+{
+	__atomic_add_fetch(&process, 1, __ATOMIC_RELAXED);
+}
 
 /*
  * The kernel ends a process whose thread faults while the fault's signal is blocked, and a program may
@@ -23,9 +29,9 @@ void engine_thread_prepare(void)
 {
 	sigset_t set;
 
-	if (likely(unblocked))
+	if (likely(prepared == __atomic_load_n(&process, __ATOMIC_RELAXED)))
 		return;
-	unblocked = true;
+	prepared = __atomic_load_n(&process, __ATOMIC_RELAXED);
 	sigemptyset(&set);
 	for (int sig = 1; sig <= 64; sig++)
 		if (chain_is_sync(sig))

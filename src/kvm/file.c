@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/engine.h"
 #include "kvm/file.h"
 
 /*
@@ -69,6 +70,7 @@ static u32 generation(void)
 	if (likely(g))
 		return g;
 	wiped->pid = getpid();
+	engine_forked();
 	g = __atomic_add_fetch(&last_generation, 1, __ATOMIC_RELAXED);
 	if (__atomic_compare_exchange_n(&wiped->generation, &none, g, false, __ATOMIC_ACQ_REL,
 					__ATOMIC_ACQUIRE))

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cpu/x86/cpuid.h"
@@ -29,9 +30,32 @@
 #define MSI_ID_SHIFT	     12
 #define ICR_MODE_VECTOR	     0x7ffu
 
+#define PV_LEAF_LAST 0x4000ff00u
+#define PV_LEAF_STEP 0x100
+
+/* KVM's leaves stand behind those of other interfaces, Hyper-V's for example: where its name is. 0: nowhere. */
+static u32 pv_leaf(const struct vcpu *v)
+{
+	static const char name[12] = "KVMKVMKVM";
+	const struct x86_cpuid_entry *e;
+
+	for (u32 leaf = KVM_CPUID_SIGNATURE; leaf <= PV_LEAF_LAST; leaf += PV_LEAF_STEP) {
+		e = x86_cpuid_find(v->cpu, leaf, 0);
+		if (e && e->function == leaf && !memcmp(&e->ebx, name, 4) &&
+		    !memcmp(&e->ecx, name + 4, 4) && !memcmp(&e->edx, name + 8, 4))
+			return leaf;
+	}
+	return 0;
+}
+
 bool vcpu_pv_has(const struct vcpu *v, unsigned feature)
 {
-	return !v->enforce_pv || x86_cpuid_has(v->cpu, KVM_CPUID_FEATURES, 0, 0, feature);
+	u32 leaf;
+
+	if (likely(!v->enforce_pv))
+		return true;
+	leaf = pv_leaf(v);
+	return leaf && x86_cpuid_has(v->cpu, leaf | KVM_CPUID_FEATURES, 0, 0, feature);
 }
 
 /* A change of priority or an EOI may have let another interrupt through. */
@@ -117,15 +141,44 @@ static void clock_write_to(struct vcpu *v, gpa_t gpa)
 				 v->cpu->tsc_khz, v->guest_paused);
 }
 
+/* Guest memory is written under it, and may have gone from the process: whoever goes on then lets it go. */
+static void clock_lock(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->vm->clock_lock);
+	v->holds_clock = true;
+}
+
+static void clock_unlock(struct vcpu *v)
+{
+	v->holds_clock = false;
+	pthread_mutex_unlock(&v->vm->clock_lock);
+}
+
+void vcpu_clock_abandoned(struct vcpu *v)
+{
+	if (v->holds_clock)
+		clock_unlock(v);
+}
+
+static void wall_clock_write(struct vcpu *v)
+{
+	v->wall_due = false;
+	clock_lock(v);
+	(void)pvclock_write_wall(&v->vm->clock, v->vm->mem, v->vm->clock.wall_msr);
+	clock_unlock(v);
+}
+
 void vcpu_clock_write(struct vcpu *v)
 {
 	struct pvclock_vm *clock = &v->vm->clock;
 	u64 line, info = v->xen.info, time = v->xen.time;
 
+	if (unlikely(v->wall_due))
+		wall_clock_write(v);
 	if (!(v->clock.msr & 1) && likely(info == XEN_NO_PAGE && time == XEN_NO_PAGE))
 		return;
 	v->clock.tsc_ahead = v->cpu->tsc_offset - v->vm->tsc_offset;
-	pthread_mutex_lock(&v->vm->clock_lock);
+	clock_lock(v);
 	line = clock->line_khz ? clock->line_ns : 0;
 	if (v->clock.msr & 1)
 		clock_write_to(v, v->clock.msr & ~1ull);
@@ -134,27 +187,36 @@ void vcpu_clock_write(struct vcpu *v)
 	if (time != XEN_NO_PAGE)
 		clock_write_to(v, time);
 	line = line && line != clock->line_ns;
-	pthread_mutex_unlock(&v->vm->clock_lock);
+	clock_unlock(v);
 	if (unlikely(line))
 		clock_tell_others(v);
 	v->guest_paused = false;
 	v->clock_tsc_offset = v->cpu->tsc_offset;
 }
 
+/* What the register asked for is written before the next instruction, as the kernel does it. */
+static void clock_is_due(struct vcpu *v)
+{
+	__atomic_store_n(&v->clock_stale, true, __ATOMIC_RELEASE);
+	v->cpu->kick = 1;
+}
+
 static int wall_clock_set(struct vcpu *v, u64 value)
 {
 	pthread_mutex_lock(&v->vm->clock_lock);
 	v->vm->clock.wall_msr = value;
-	if (value)
-		(void)pvclock_write_wall(&v->vm->clock, v->vm->mem, value);
 	pthread_mutex_unlock(&v->vm->clock_lock);
+	v->wall_due = value;
+	if (value)
+		clock_is_due(v);
 	return 0;
 }
 
 static int system_time_set(struct vcpu *v, u64 value)
 {
 	v->clock.msr = value;
-	vcpu_clock_write(v);
+	if (value & 1)
+		clock_is_due(v);
 	return 0;
 }
 
@@ -254,7 +316,7 @@ static void platform_set_tpr(void *owner, u64 tpr)
 
 static bool pv_offered(const struct vcpu *v, unsigned feature)
 {
-	return v->lapic && x86_cpuid_has(v->cpu, KVM_CPUID_FEATURES, 0, 0, feature);
+	return v->lapic && vcpu_pv_has(v, feature);
 }
 
 static void kick_cpu(struct vcpu *v, u32 apic_id)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Cases of the split interrupt controllers, task priority reporting, exits that are turned off, and MSRs of the hypervisor. */
+#include <asm/kvm_para.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -181,10 +182,43 @@ static void pv_msr_cases(struct abi *a)
 	munmap(page, 4096);
 }
 
+/* KVM's leaves stand where its name is, behind Hyper-V's; what they do not offer is not there for a guest that must see it. */
+static void pv_leaf_cases(struct abi *a)
+{
+	static struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 e[4];
+	} c = { { .nent = 4 },
+		{ { .function = 0x40000000,
+		    .eax = 0x40000001,
+		    .ebx = 0x7263694d,
+		    .ecx = 0x666f736f,
+		    .edx = 0x76482074 },
+		  { .function = 0x40000001, .eax = 0x31237648 },
+		  { .function = 0x40000100,
+		    .eax = 0x40000101,
+		    .ebx = 0x4b4d564b,
+		    .ecx = 0x564b4d56,
+		    .edx = 0x4d },
+		  { .function = 0x40000101, .eax = 1 << KVM_FEATURE_STEAL_TIME } } };
+	int vm = abi_vm(a, NULL), vcpu;
+
+	IOCTL(a, vm, KVM_CREATE_IRQCHIP, 0);
+	vcpu = IOCTL(a, vm, KVM_CREATE_VCPU, 0);
+	abi_case(a, "KVM's leaves behind Hyper-V's", 0, IOCTL(a, vcpu, KVM_SET_CPUID2, &c));
+	abi_case(a, "ENFORCE_PV_FEATURE_CPUID", 0,
+		 enable(a, vcpu, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1));
+	abi_case(a, "STEAL_TIME, which they offer", 1, msr_set(a, vcpu, MSR_STEAL_TIME, 0));
+	abi_case(a, "POLL_CONTROL, which they do not", 0, msr_set(a, vcpu, MSR_POLL_CONTROL, 1));
+	abi_close(a, vcpu);
+	abi_close(a, vm);
+}
+
 void abi_split_cases(struct abi *a)
 {
 	split_cases(a);
 	priority_cases(a);
 	vm_choice_cases(a);
 	pv_msr_cases(a);
+	pv_leaf_cases(a);
 }

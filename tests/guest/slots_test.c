@@ -383,6 +383,30 @@ static void protected_event(void)
 	vm_destroy(&vm);
 }
 
+GUEST(clocks_there, 64,
+      "mov $0x4b564d00, %ecx; mov $0x8000000, %eax; xor %edx, %edx; wrmsr\n"
+      "inc %ecx; mov $0x8000101, %eax; wrmsr; wrmsr; hlt; wrmsr; mov 0x8000120 - 8, %ebx; hlt");
+
+/* Wall clock and time page in memory without access: no time, no end, and the VM's clock is not locked for ever. */
+static void protected_clocks(void)
+{
+	struct kvm_clock_data data;
+	uint8_t *p = pages(1);
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	vm_slot(&vm, SLOT, 0, AT, 4096, p);
+	mprotect(p, 4096, PROT_NONE);
+	VM_START(&vm, VM_LONG, 0, clocks_there);
+	CHECK_EXIT(&vm, KVM_EXIT_HLT);
+	CHECK_EQ(vm_ioctl(&vm, vm.fd, KVM_GET_CLOCK, (unsigned long)&data), 0);
+	mprotect(p, 4096, PROT_READ | PROT_WRITE);
+	CHECK_EXIT(&vm, KVM_EXIT_HLT);
+	if (!(uint32_t)vm_regs(&vm).rbx)
+		check_failed(VM_HERE, "no time where memory is again");
+	vm_destroy(&vm);
+}
+
 VM_TESTS({ .name = "read-only", .run = read_only },
 	 { .name = "writable, then read-only", .run = becomes_read_only },
 	 { .name = "replaced", .run = replaced }, { .name = "moved", .run = moved },
@@ -392,4 +416,5 @@ VM_TESTS({ .name = "read-only", .run = read_only },
 	 { .name = "memory without access", .run = protected_memory },
 	 { .name = "page tables without access", .run = protected_tables },
 	 { .name = "a stack without access", .run = protected_stack },
-	 { .name = "the stack of an NMI without access", .run = protected_event });
+	 { .name = "the stack of an NMI without access", .run = protected_event },
+	 { .name = "clocks without access", .run = protected_clocks });
