@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,33 @@ def test_disk(run, folder):
     return None
 
 
+def test_qcow2(run, folder):
+    """A compressed qcow2 image: sums as the host has written it; what the guest writes is there, and qemu-img finds no fault."""
+    if os.geteuid():
+        raise guestlib.Skip("the device node of a disk is root's")
+    if not shutil.which("qemu-img"):
+        raise guestlib.Skip("no qemu-img (tools/deps check)")
+    data = random.Random(6).randbytes(2 << 20) + bytes(2 << 20) + b"text " * (1 << 19)
+    data = data[:6 << 20].ljust(6 << 20, b"\0")
+    raw, image = os.path.join(folder, "raw.img"), os.path.join(folder, "disk.qcow2")
+    with open(raw, "wb") as f:
+        f.write(data)
+    subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, image], check=True)
+    text = ("sha256sum < /dev/vda; dd if=/dev/urandom of=/dev/vda bs=4k seek=200 count=300 conv=fsync 2>/dev/null; "
+            "blkdiscard -o 4M -l 1M /dev/vda; dd if=/dev/urandom of=/dev/vda bs=1M seek=5 count=1 conv=fsync 2>/dev/null; "
+            "echo 3 > /proc/sys/vm/drop_caches; sha256sum < /dev/vda")
+    status, out, err = shell(run, text, folder, ["--disk", f"{image},format=qcow2"])
+    if status or out[:64] != hashlib.sha256(data).hexdigest().encode():
+        return f"status {status}, {out!r}, {err!r}"
+    checked = subprocess.run(["qemu-img", "check", image], capture_output=True, check=False)
+    if checked.returncode:
+        return f"qemu-img check: {checked.stdout[-300:]!r}"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+    with open(raw, "rb") as f:
+        now = f.read()
+    return None if hashlib.sha256(now).hexdigest().encode() == out[68:132] else f"qemu-img reads something else: {out!r}"
+
+
 def test_host_errors(run, folder):
     """An image that shrinks under the guest: input/output errors there, and nothing else."""
     if os.geteuid():
@@ -181,7 +209,7 @@ def main():
         return 0
     tests = []
     for test in (test_streams, test_words, test_no_command, test_make, test_files, test_share, test_disk,
-                 test_host_errors, test_entropy, test_end, test_panic):
+                 test_qcow2, test_host_errors, test_entropy, test_end, test_panic):
         def one(test=test):
             # Not below /tmp of the guest, which is its own.
             with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:

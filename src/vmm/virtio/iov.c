@@ -35,6 +35,24 @@ unsigned iov_cut(const struct iovec *iov, unsigned count, size_t offset, size_t 
 	return pieces;
 }
 
+void iov_zero(const struct iovec *iov, unsigned count, size_t offset, size_t n)
+{
+	for (unsigned i = 0; i < count && n; i++) {
+		size_t take;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= iov[i].iov_len;
+			continue;
+		}
+		take = iov[i].iov_len - offset;
+		if (take > n)
+			take = n;
+		memset((u8 *)iov[i].iov_base + offset, 0, take);
+		n -= take;
+		offset = 0;
+	}
+}
+
 static size_t copy(const struct iovec *iov, unsigned count, size_t offset, u8 *to, const u8 *from,
 		   size_t n)
 {

@@ -14,6 +14,8 @@ size_t iov_read(const struct iovec *iov, unsigned count, size_t offset, void *to
 size_t iov_write(const struct iovec *iov, unsigned count, size_t offset, const void *from,
 		 size_t n);
 
+void iov_zero(const struct iovec *iov, unsigned count, size_t offset, size_t n);
+
 /* The pieces that make [offset, offset + n): @out has room for @count. Returns their number. */
 unsigned iov_cut(const struct iovec *iov, unsigned count, size_t offset, size_t n,
 		 struct iovec *out);
