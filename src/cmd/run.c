@@ -31,7 +31,7 @@
 
 struct run_options {
 	const char *kernel, *initrd, *append, *cpu, *engine, *cpu_mask, *device, *name;
-	const char *flat;
+	const char *flat, *gdb;
 	u32 flat_address;
 	u64 memory;
 	unsigned cpus;
@@ -136,6 +136,8 @@ static const struct args_row run_rows[] = {
 	  "a virtio network; words: hostfwd=[udp:][ADDR:]PORT-[ADDR:]PORT, restrict, if=NAME, "
 	  "fd=N, "
 	  "mac=M" },
+	{ "gdb", 0, args_text, FIELD(gdb), "PLACE",
+	  "wait for gdb at tcp:PORT, tcp:ADDRESS:PORT or unix:PATH; it starts the machine" },
 	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
 	  "run FILE in real mode at ADDR, then print exits and registers" },
 	{ "name", 'n', args_text, FIELD(name), "NAME",
@@ -193,6 +195,8 @@ static int options_check(const struct run_options *o, struct why *why)
 		return why_set(why, EINVAL,
 			       "--cpus %u: a VM has at most %u processors; give a smaller number",
 			       o->cpus, VMM_MAX_CPUS);
+	if (o->flat && o->gdb)
+		return why_set(why, EINVAL, "--flat has no debugger; drop --gdb");
 	if (o->flat && o->cpus > 1)
 		return why_set(why, EINVAL, "--flat runs one processor; drop --cpus");
 	if (o->flat && (o->kernel || o->initrd || o->append))
@@ -430,6 +434,7 @@ int cmd_run(int argc, char **argv)
 		.device = o.device,
 		.devices = &o.devices,
 		.flat = o.flat ? o.flat_path : NULL,
+		.gdb = o.gdb,
 		.flat_address = o.flat_address,
 		.no_reboot = o.no_reboot,
 		.json = o.json,

@@ -27,6 +27,7 @@
 #include "vmm/dev/silent.h"
 #include "vmm/devices.h"
 #include "vmm/exits.h"
+#include "vmm/gdb/gdb.h"
 #include "vmm/manage.h"
 #include "vmm/move/incoming.h"
 #include "vmm/move/snapshot.h"
@@ -70,7 +71,8 @@ struct board {
 	struct ending ending;
 	struct control control;
 	struct manage manage;
-	bool is_coming; /* from another process; until then it stands */
+	bool is_coming;	 /* from another process; until then it stands */
+	struct gdb *gdb; /* NULL: no debugger is wanted */
 	const struct description
 		*description; /* of the machine that comes from elsewhere; NULL: none */
 	u8 late_input[1024];  /* came while the machine was being stopped; under control.input */
@@ -276,7 +278,17 @@ static void board_mmio(void *owner, struct kvm_run *run)
 		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 }
 
-static const struct exits_ops board_exits = { board_io, board_mmio, false };
+static void board_debug(void *owner, unsigned cpu, const struct kvm_run *run)
+{
+	struct board *b = owner;
+
+	if (b->gdb)
+		gdb_stopped(b->gdb, cpu, run);
+}
+
+static const struct exits_ops board_exits = { .io = board_io,
+					      .mmio = board_mmio,
+					      .debug = board_debug };
 
 static int chips_create(struct board *b)
 {
@@ -541,6 +553,7 @@ static int machine_run(struct board *b, struct why *why)
 	r = state_fill(b, why);
 	if (r < 0)
 		return r;
+	gdb_machine_begins(b->gdb);
 	console_open(b->console);
 	r = -(b->is_coming ? 0 : devices_start(&b->devices));
 	if (r == 0)
@@ -706,6 +719,10 @@ int board_run(const struct vmm_config *config)
 	}
 	if (manage_start(b) < 0)
 		goto out_devices;
+	if (config->gdb && gdb_open(&b->gdb, config->gdb, &b->control, &why) < 0) {
+		say("%s", why.text);
+		goto out_devices;
+	}
 	status = STATUS_DEVICE;
 	if (kvmdev_open(&b->dev, config->device, &why) < 0) {
 		say("%s", why.text);
@@ -717,6 +734,7 @@ int board_run(const struct vmm_config *config)
 	bus_destroy(&b->bus);
 	kvmdev_close(&b->dev);
 out_devices:
+	gdb_close(b->gdb, status);
 	manage_close(&b->manage);
 	devices_destroy(&b->devices);
 out_kernel:

@@ -79,6 +79,7 @@ struct vmm_config {
 	const char *device; /* as --device, NULL: ours */
 	const char *flat;   /* image for real mode, NULL: boot a kernel */
 	u32 flat_address;
+	const char *gdb; /* where a debugger is waited for; NULL: none */
 	const struct vmm_devices *devices;
 	bool is_command; /* the guest runs one program, and its status is ours */
 	bool console_is_apart; /* stdin and stdout are the program's: the console goes to stderr if verbose */

@@ -50,6 +50,16 @@ static void exit_hlt(struct exits *x, struct kvm_run *run)
 			    "interrupt controllers; report this");
 }
 
+static void exit_debug(struct exits *x, struct kvm_run *run)
+{
+	if (x->ops->debug)
+		x->ops->debug(x->owner, x->cpu->index, run);
+	else
+		ending_fail(
+			x->ending, STATUS_UNEXPECTED,
+			"the device gave KVM_EXIT_DEBUG, and there is no debugger; report this");
+}
+
 static void exit_shutdown(struct exits *x, struct kvm_run *run)
 {
 	(void)run;
@@ -123,7 +133,7 @@ static const struct exit_row {
 	[KVM_EXIT_UNKNOWN] = { "unknown", NULL },
 	[KVM_EXIT_EXCEPTION] = { "exception", NULL },
 	[KVM_EXIT_IO] = { "io", exit_io },
-	[KVM_EXIT_DEBUG] = { "debug", NULL },
+	[KVM_EXIT_DEBUG] = { "debug", exit_debug },
 	[KVM_EXIT_HLT] = { "hlt", exit_hlt },
 	[KVM_EXIT_MMIO] = { "mmio", exit_mmio },
 	[KVM_EXIT_IRQ_WINDOW_OPEN] = { "irq-window-open", exit_nothing },
@@ -177,7 +187,7 @@ void exits_run(struct exits *x)
 	const struct kvmdev *dev = x->cpu->machine->dev;
 
 	if (x->gate)
-		gate_enter(x->gate);
+		gate_enter(x->gate, x->cpu->index);
 	while (ending_get(x->ending) == VM_RUNNING) {
 		const bool leaving = x->gate && gate_is_closed(x->gate, x->cpu->index);
 		int r;

@@ -68,7 +68,7 @@ static void flat_mmio(void *owner, struct kvm_run *run)
 	record_add(owner, &r);
 }
 
-static const struct exits_ops flat_exits = { flat_io, flat_mmio, true };
+static const struct exits_ops flat_exits = { .io = flat_io, .mmio = flat_mmio, .halt_ends = true };
 
 static void interrupt(int signal)
 {

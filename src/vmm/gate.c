@@ -36,9 +36,15 @@ static struct timespec after_us(u64 us)
 	return t;
 }
 
-static void enter_locked(struct gate *g)
+static bool is_shut(struct gate *g, unsigned index)
 {
-	while (atomic_load(&g->closed) && !atomic_load(&g->ended))
+	return (atomic_load(&g->closed) || atomic_load(&g->held) >> index & 1) &&
+	       !atomic_load(&g->ended);
+}
+
+static void enter_locked(struct gate *g, unsigned index)
+{
+	while (is_shut(g, index))
 		pthread_cond_wait(&g->changed, &g->lock);
 	g->inside++;
 }
@@ -49,10 +55,10 @@ static void leave_locked(struct gate *g)
 		pthread_cond_broadcast(&g->changed);
 }
 
-void gate_enter(struct gate *g)
+void gate_enter(struct gate *g, unsigned index)
 {
 	pthread_mutex_lock(&g->lock);
-	enter_locked(g);
+	enter_locked(g, index);
 	pthread_mutex_unlock(&g->lock);
 }
 
@@ -72,7 +78,7 @@ void gate_pass(struct gate *g, unsigned index)
 	leave_locked(g);
 	while (r != ETIMEDOUT && !atomic_load(&g->closed) && !atomic_load(&g->ended))
 		r = pthread_cond_timedwait(&g->changed, &g->lock, &until);
-	enter_locked(g);
+	enter_locked(g, index);
 	pthread_mutex_unlock(&g->lock);
 }
 
@@ -106,6 +112,12 @@ bool gate_wait_empty(struct gate *g, unsigned ms)
 	is_empty = !g->inside;
 	pthread_mutex_unlock(&g->lock);
 	return is_empty;
+}
+
+void gate_hold(struct gate *g, u64 held)
+{
+	atomic_store(&g->held, held);
+	broadcast(g);
 }
 
 void gate_nap(struct gate *g, unsigned index, unsigned us)

@@ -32,6 +32,8 @@ static const char *status_name(const struct manage *m)
 		return "postmigrate";
 	if (closed & GATE_MOVE)
 		return "finish-migrate";
+	if (closed & GATE_DEBUG)
+		return "debug";
 	return closed ? "paused" : "running";
 }
 
