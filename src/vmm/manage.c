@@ -63,38 +63,34 @@ static int query_version(void *owner, json_t *arguments, json_t **result, struct
 	return no_arguments(arguments, why);
 }
 
-static int stop(void *owner, json_t *arguments, json_t **result, struct why *why)
+/* Processors stand or go for the user's sake, and whoever listens is told. */
+static int change(const struct manage *m, json_t *arguments,
+		  int (*fn)(struct control *c, enum gate_reason reason, struct why *why),
+		  const char *event, struct why *why)
 {
-	const struct manage *m = owner;
 	int r = no_arguments(arguments, why);
 
-	(void)result;
 	if (r < 0)
 		return r;
 	if (!control_hold(m->control))
 		return ending(why);
-	r = control_stop(m->control, GATE_USER, why);
+	r = fn(m->control, GATE_USER, why);
 	control_release(m->control);
 	if (r == 0)
-		monitor_event(m->monitor, "STOP", NULL);
+		monitor_event(m->monitor, event, NULL);
 	return r;
+}
+
+static int stop(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	(void)result;
+	return change(owner, arguments, control_stop, "STOP", why);
 }
 
 static int cont(void *owner, json_t *arguments, json_t **result, struct why *why)
 {
-	const struct manage *m = owner;
-	int r = no_arguments(arguments, why);
-
 	(void)result;
-	if (r < 0)
-		return r;
-	if (!control_hold(m->control))
-		return ending(why);
-	r = control_go(m->control, GATE_USER, why);
-	control_release(m->control);
-	if (r == 0)
-		monitor_event(m->monitor, "RESUME", NULL);
-	return r;
+	return change(owner, arguments, control_go, "RESUME", why);
 }
 
 static int quit(void *owner, json_t *arguments, json_t **result, struct why *why)

@@ -13,67 +13,62 @@ size_t iov_bytes(const struct iovec *iov, unsigned count)
 	return n;
 }
 
+/* Where a walk over pieces is: the piece, the bytes of it to pass over, and the bytes that are still wanted. */
+struct walk {
+	const struct iovec *iov, *end;
+	size_t offset, left;
+};
+
+/* The next run of bytes that lie together; false: there is none. */
+static bool walk_next(struct walk *w, struct iovec *run)
+{
+	size_t n;
+
+	while (w->iov < w->end && w->offset >= w->iov->iov_len)
+		w->offset -= w->iov++->iov_len;
+	if (w->iov == w->end || !w->left)
+		return false;
+	n = w->iov->iov_len - w->offset;
+	if (n > w->left)
+		n = w->left;
+	*run = (struct iovec){ (u8 *)w->iov->iov_base + w->offset, n };
+	w->offset += n;
+	w->left -= n;
+	return true;
+}
+
 unsigned iov_cut(const struct iovec *iov, unsigned count, size_t offset, size_t n,
 		 struct iovec *out)
 {
+	struct walk w = { iov, iov + count, offset, n };
 	unsigned pieces = 0;
 
-	for (unsigned i = 0; i < count && n; i++) {
-		size_t take;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		take = iov[i].iov_len - offset;
-		if (take > n)
-			take = n;
-		out[pieces++] = (struct iovec){ (u8 *)iov[i].iov_base + offset, take };
-		n -= take;
-		offset = 0;
-	}
+	while (walk_next(&w, &out[pieces]))
+		pieces++;
 	return pieces;
 }
 
 void iov_zero(const struct iovec *iov, unsigned count, size_t offset, size_t n)
 {
-	for (unsigned i = 0; i < count && n; i++) {
-		size_t take;
+	struct walk w = { iov, iov + count, offset, n };
+	struct iovec run;
 
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		take = iov[i].iov_len - offset;
-		if (take > n)
-			take = n;
-		memset((u8 *)iov[i].iov_base + offset, 0, take);
-		n -= take;
-		offset = 0;
-	}
+	while (walk_next(&w, &run))
+		memset(run.iov_base, 0, run.iov_len);
 }
 
 static size_t copy(const struct iovec *iov, unsigned count, size_t offset, u8 *to, const u8 *from,
 		   size_t n)
 {
+	struct walk w = { iov, iov + count, offset, n };
+	struct iovec run;
 	size_t done = 0;
 
-	for (unsigned i = 0; i < count && done < n; i++) {
-		size_t take;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		take = iov[i].iov_len - offset;
-		if (take > n - done)
-			take = n - done;
+	for (; walk_next(&w, &run); done += run.iov_len) {
 		if (to)
-			memcpy(to + done, (u8 *)iov[i].iov_base + offset, take);
+			memcpy(to + done, run.iov_base, run.iov_len);
 		else
-			memcpy((u8 *)iov[i].iov_base + offset, from + done, take);
-		done += take;
-		offset = 0;
+			memcpy(run.iov_base, from + done, run.iov_len);
 	}
 	return done;
 }
