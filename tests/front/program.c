@@ -266,7 +266,7 @@ static const struct test tests[] = {
 	{ NULL, NULL },
 };
 
-static const struct test *const lists[] = { tests, signal_tests, seccomp_tests, irqfd_tests };
+static const struct test *const lists[] = { tests, signal_tests, seccomp_tests, irqfd_tests, storm_tests };
 
 int main(int argc, char **argv)
 {

@@ -5,6 +5,7 @@
 
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -41,6 +42,6 @@ struct test {
 	const char *name;
 	void (*run)(void);
 };
-extern const struct test signal_tests[], seccomp_tests[], irqfd_tests[]; /* end with a NULL name */
+extern const struct test signal_tests[], seccomp_tests[], irqfd_tests[], storm_tests[]; /* end with a NULL name */
 
 #endif

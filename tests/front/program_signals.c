@@ -6,12 +6,10 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "program.h"
@@ -237,35 +235,6 @@ static void test_sigwait(void)
 	machine_close(&m);
 }
 
-/* A storm, while the guest exits and while it spins. */
-static void test_storm(void)
-{
-	const char *seconds = getenv("ANYKVM_STORM_SECONDS");
-	struct timespec a, b;
-	struct machine m;
-	int interrupted = 0;
-	unsigned long exits = 0;
-
-	spin_machine(&m);
-	machine_code(&m, CODE_OUT, 4);
-	install(SIGALRM, count_it, 0);
-	after_ms(1, true);
-	clock_gettime(CLOCK_MONOTONIC, &a);
-	do {
-		if (!ioctl(m.vcpu, KVM_RUN, 0)) {
-			CHECK(m.run->exit_reason == KVM_EXIT_IO);
-			exits++;
-		} else {
-			CHECK(errno == EINTR);
-			interrupted++;
-		}
-		clock_gettime(CLOCK_MONOTONIC, &b);
-	} while (b.tv_sec - a.tv_sec < (seconds ? atoi(seconds) : 2));
-	after_ms(0, false);
-	CHECK(exits && count && interrupted <= count);
-	machine_close(&m);
-}
-
 static volatile char *guarded;
 
 static void heal(int sig, siginfo_t *info, void *context)
@@ -333,7 +302,6 @@ const struct test signal_tests[] = {
 	{ "keeps-info", test_keeps_info },
 	{ "longjmp", test_longjmp },
 	{ "sigwait", test_sigwait },
-	{ "storm", test_storm },
 	{ "own-faults", test_own_faults },
 	{ "blocked-faults", test_blocked_faults },
 	{ NULL, NULL },
