@@ -4,6 +4,7 @@
 #include "engine/cache.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,6 +21,29 @@ static void *reserve(size_t n)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+#define HUGE (2ul << 20)
+
+/* A mapping whose large pages are those of the file. */
+static void *map_aligned(int fd, size_t n, int prot)
+{
+	u8 *p = mmap(NULL, n + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+	   *at = (u8 *)ALIGN_UP((uintptr_t)p, (uintptr_t)HUGE);
+
+	if (p == MAP_FAILED)
+		return p;
+	if (at != p)
+		munmap(p, at - p);
+	munmap(at + n, p + HUGE - at);
+	if (mmap(at, n, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+		munmap(at, n);
+		return MAP_FAILED;
+	}
+	/* A wish, for few faults and few entries in the host's TLB. */
+	madvise(at, n, MADV_HUGEPAGE);
+	madvise(at, n, MADV_DONTFORK);
+	return at;
+}
+
 /* Two mappings of one memfd, so that no page is writable and executable at one address. */
 static int map_code(struct cache *c)
 {
@@ -32,8 +56,8 @@ static int map_code(struct cache *c)
 		close(fd);
 		return -ENOMEM;
 	}
-	w = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	x = mmap(NULL, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	w = map_aligned(fd, CODE_SIZE, PROT_READ | PROT_WRITE);
+	x = map_aligned(fd, CODE_SIZE, PROT_READ | PROT_EXEC);
 	close(fd);
 	if (w == MAP_FAILED || x == MAP_FAILED) {
 		if (w != MAP_FAILED)
@@ -42,8 +66,6 @@ static int map_code(struct cache *c)
 			munmap(x, CODE_SIZE);
 		return -EACCES;
 	}
-	madvise(w, CODE_SIZE, MADV_DONTFORK);
-	madvise(x, CODE_SIZE, MADV_DONTFORK);
 	c->code_w = w;
 	c->delta = (u8 *)x - (u8 *)w;
 	c->code_size = CODE_SIZE;

@@ -6,8 +6,21 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define HUGE (2ul << 20)
+
+u8 *blob_room(size_t size)
+{
+	const size_t n = ALIGN_UP(size, HUGE);
+	u8 *p = aligned_alloc(HUGE, n);
+
+	if (p)
+		madvise(p, n, MADV_HUGEPAGE); /* a wish */
+	return p;
+}
 
 static int blob_fill(struct blob *blob, int fd, size_t limit)
 {
@@ -19,7 +32,7 @@ static int blob_fill(struct blob *blob, int fd, size_t limit)
 	if (room > limit + 1)
 		return -EFBIG;
 	for (;;) {
-		u8 *data = realloc(blob->data, room);
+		u8 *data = blob->data ? realloc(blob->data, room) : blob_room(room);
 		ssize_t n;
 
 		if (!data)

@@ -15,4 +15,10 @@ struct blob {
 int blob_read(struct blob *blob, const char *path, const char *what, size_t limit, struct why *why);
 void blob_free(struct blob *blob);
 
+/*
+ * Memory for free(), or NULL. What is written once takes one fault for each of the host's large pages, not hundreds;
+ * realloc() may lose that.
+ */
+u8 *blob_room(size_t size);
+
 #endif

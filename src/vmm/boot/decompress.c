@@ -11,6 +11,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "vmm/blob.h"
+
 #define UNPACKED_MAX (1u << 30)
 
 /* Unpack all of @in to @out, at most @room bytes: the number of bytes, or -1. */
@@ -133,7 +135,7 @@ static const struct format *format_find(const u8 *in, size_t size)
 
 static int copy_plain(const u8 *in, size_t size, u8 **out, size_t *out_size, struct why *why)
 {
-	*out = malloc(size);
+	*out = blob_room(size);
 	if (!*out)
 		return why_set(why, ENOMEM, "no memory for the kernel of %zu bytes", size);
 	memcpy(*out, in, size);
@@ -161,7 +163,7 @@ int decompress(const u8 *in, size_t size, u8 **out, size_t *out_size, struct why
 			       "its %s data is truncated or damaged; copy or download "
 			       "the file again",
 			       f->name);
-	*out = malloc(expected);
+	*out = blob_room(expected);
 	if (!*out)
 		return why_set(why, ENOMEM, "no memory to unpack a kernel of %u bytes", expected);
 	n = f->unpack(in, size, *out, expected);
