@@ -53,8 +53,28 @@ ANYKVM_API int anykvm_configure(const char *options);
 /* Whether @fd is a descriptor of ours: 1 or 0. */
 ANYKVM_API int anykvm_is_ours(int fd);
 
-/* Counters of a VM as lines "name value", for people. Best while no vCPU runs. -1 and errno: EBADF, EINVAL. */
-ANYKVM_API int anykvm_print_counters(int vm_fd, FILE *out);
+/*
+ * Counters of a VM (all its vCPUs together) or of one vCPU, at any time: @fn is called for each, under a lock, and must not
+ * call back. Names are for people and may change with a version. Values count up from creation, but for those that
+ * say how much there is (cache_*, *_bytes, *_room, pages_*, blocking). -1 and errno: EBADF, EINVAL (neither VM nor vCPU), EIO.
+ */
+ANYKVM_API int anykvm_counters(int fd, void (*fn)(void *arg, const char *name, unsigned long value),
+			       void *arg);
+
+/* The same as lines "name value". */
+ANYKVM_API int anykvm_print_counters(int fd, FILE *out);
+
+/*
+ * Where a vCPU is this moment, as a small number whose name anykvm_where_name() gives (NULL: past the last): "idle" (halted),
+ * "outside" (not in KVM_RUN), "kvm" (between KVM_RUN and the processor), "guest" (translated code), "slow_path" (of a memory
+ * access), "dispatch", "translate", "device", "engine", or "helper_NAME". Who asks often, at times that do not depend on the guest, learns
+ * the shares of its time. It costs no system call, and the vCPU nothing. What is short counts as "guest" unless anykvm_watch()
+ * has been called with 1 on the VM; that costs the guest a few percent until it is called with 0.
+ * -1 and errno: EBADF, EINVAL (another kind), EIO.
+ */
+ANYKVM_API int anykvm_where(int vcpu_fd);
+ANYKVM_API const char *anykvm_where_name(int where);
+ANYKVM_API int anykvm_watch(int vm_fd, int on);
 
 /*
  * As eventfd_write(3). When @fd is the number that KVM_IRQFD was called with, the interrupt is injected here and now,

@@ -25,6 +25,7 @@ static const struct verb {
 	{ "migrate", cmd_migrate, "send a running VM to another process or host" },
 	{ "snapshot", cmd_snapshot, "write a running VM to a file" },
 	{ "restore", cmd_restore, "run a VM from such a file" },
+	{ "stat", cmd_stat, "show where the time of a running VM goes" },
 	{ "ctl", cmd_ctl, "ask or tell a running VM something by its name" },
 	{ "doctor", cmd_doctor, "say what this machine has and lacks, and what to do" },
 	{ "explain", cmd_explain, "explain the code of a message" },

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Creation and destruction of engines and vCPUs, requests from outside, counters. */
+/* Creation and destruction of engines and vCPUs, requests from outside. */
 #define _GNU_SOURCE
 #include "engine/engine.h"
 
@@ -141,6 +141,8 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 	pthread_mutex_lock(&e->lock);
 	v->next = e->vcpus;
 	__atomic_store_n(&e->vcpus, v, __ATOMIC_RELEASE);
+	if (e->watched)
+		requests_post_all(e, REQUEST_WATCH);
 	others = __atomic_fetch_add(&e->nvcpus, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&e->lock);
 	/* Before the second vCPU runs, the first must not store beside code any more without asking. */
@@ -208,73 +210,4 @@ void engine_flush_all(void *engine)
 void engine_drop_writes(void *engine, bool granted_only)
 {
 	requests_drop_writes(engine, granted_only);
-}
-
-static const char *const op_names[X86_OP_COUNT] = {
-	"raise",
-#define X86_OP(name, context) #name,
-#include "cpu/x86/ops.def"
-#undef X86_OP
-};
-
-#define AT(field) offsetof(struct engine_vcpu, field)
-static const struct {
-	const char *name;
-	size_t at; /* a u64 */
-} stats_rows[] = {
-	{ "blocks", AT(cache.translated) },
-	{ "insns_translated", AT(cache.insns) },
-	{ "translate_cycles", AT(cache.cycles) },
-	{ "code_bytes", AT(cache.bytes) },
-	{ "blocks_killed", AT(cache.killed) },
-	{ "pages_verified", AT(cache.verified) },
-	{ "blocks_stale", AT(cache.verify_killed) },
-	{ "cache_resets", AT(cache.resets) },
-	{ "enters", AT(stats.enters) },
-	{ "dispatches", AT(stats.dispatches) },
-	{ "branch_cache_fills", AT(stats.ibtc_fills) },
-	{ "links", AT(stats.links) },
-	{ "exits_chained", AT(chained) },
-	{ "exits_cached", AT(cached) },
-	{ "mem_slow", AT(stats.mem_slow) },
-	{ "mem_calls", AT(stats.mem_calls) },
-	{ "tlb_fills", AT(stats.tlb_fills) },
-	{ "tlb_flushes", AT(stats.tlb_flushes) },
-	{ "execute_tag_fills", AT(stats.itlb_fills) },
-	{ "helpers", AT(stats.ops) },
-	{ "helpers_left_block", AT(stats.ops_left) },
-	{ "helpers_full", AT(stats.full_ops) },
-	{ "bounces", AT(stats.bounces) },
-	{ "faults", AT(stats.faults) },
-	{ "code_writes", AT(stats.code_writes) },
-	{ "steps", AT(stats.steps) },
-	{ "unknown_instructions", AT(cpu.unknown_insns) },
-	{ "unknown_msrs", AT(cpu.unknown_msrs) },
-};
-
-/* Running vCPUs go on counting. */
-static u64 stats_sum(const struct engine *e, size_t at)
-{
-	u64 sum = 0;
-
-	for (const struct engine_vcpu *v = e->vcpus; v; v = v->next)
-		sum += __atomic_load_n((const u64 *)((const u8 *)v + at), __ATOMIC_RELAXED);
-	return sum;
-}
-
-void engine_stats_print(struct engine *e, FILE *f)
-{
-	u64 sum;
-
-	pthread_mutex_lock(&e->lock);
-	for (unsigned i = 0; i < ARRAY_SIZE(stats_rows); i++)
-		fprintf(f, "%s %lu\n", stats_rows[i].name, stats_sum(e, stats_rows[i].at));
-	sum = stats_sum(e, AT(inline_hits));
-	fprintf(f, "mem_inline %lu\n", sum ? sum - stats_sum(e, AT(stats.mem_slow)) : 0);
-	for (unsigned i = 0; i < X86_OP_COUNT; i++) {
-		sum = stats_sum(e, AT(op_calls) + i * sizeof(u64));
-		if (sum)
-			fprintf(f, "helper_%s %lu\n", op_names[i], sum);
-	}
-	pthread_mutex_unlock(&e->lock);
 }

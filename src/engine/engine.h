@@ -4,7 +4,6 @@
 #define ENGINE_ENGINE_H
 
 #include <signal.h>
-#include <stdio.h>
 
 #include "cpu/x86/state.h"
 
@@ -58,8 +57,16 @@ void engine_flush_all(void *engine);
 /* The same for write tags; @granted_only as in struct mem_ops. */
 void engine_drop_writes(void *engine, bool granted_only);
 
-/* Counters, as lines "name value". */
-void engine_stats_print(struct engine *e, FILE *f);
+/* Counters of @only, or of all vCPUs together when it is NULL: @fn for each, under a lock of the engine's. */
+typedef void (*counter_fn)(void *arg, const char *name, u64 value);
+void engine_counters(struct engine *e, const struct engine_vcpu *only, counter_fn fn, void *arg);
+
+/* From any thread: have engine_where() say more than "guest" about what is short. vCPUs begin at their next poll. */
+void engine_watch(struct engine *e, bool on);
+/* What the vCPU does this moment, when engine_is_in(). The name is NULL from some number on. */
+bool engine_is_in(const struct engine_vcpu *v);
+u32 engine_where(const struct engine_vcpu *v);
+const char *engine_where_name(u32 where);
 
 /* Once per thread that runs a vCPU, before a filter of system calls may forbid it; engine_run() does it itself. */
 void engine_thread_prepare(void);

@@ -114,6 +114,8 @@ static bool serve_once(struct engine_vcpu *v)
 		tlb_drop_all_writes(v);
 	if (wanted & REQUEST_WRITTEN)
 		written_serve(v);
+	if (unlikely(wanted & REQUEST_WATCH))
+		watch_apply(v);
 	/* Non-temporal stores that went through a dropped tag must be visible before the ack. */
 	__asm__ volatile("sfence" ::: "memory");
 	__atomic_store_n(&r->acked, epoch, __ATOMIC_RELEASE);

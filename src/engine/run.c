@@ -20,6 +20,7 @@ typedef void (*enter_fn)(struct engine_vcpu *v, u64 code);
 static void enter(struct engine_vcpu *v, u64 code)
 {
 	v->stats.enters++;
+	v->where = WHERE_GUEST;
 	v->cpu.full = false;
 	((enter_fn)v->stubs.enter)(v, code);
 	v->cpu.full = true;
@@ -381,11 +382,26 @@ static void run_complex(struct engine_vcpu *v)
 	}
 }
 
+static u32 where_of(const struct engine_vcpu *v)
+{
+	switch (v->reason) {
+	case LEAVE_TRANSLATE:
+		return WHERE_TRANSLATE;
+	case LEAVE_BOUNCE:
+		return WHERE_DEVICE;
+	case LEAVE_FULL:
+		return v->insn->op || !v->insn->has_mem ? WHERE_OP + v->insn->op : WHERE_DEVICE;
+	default:
+		return WHERE_ENGINE;
+	}
+}
+
 /* What translated code asked for. Returns whether engine_run() must return. */
 static bool serve(struct engine_vcpu *v, enum engine_exit *out)
 {
 	u32 reason = v->reason;
 
+	v->where = where_of(v);
 	v->reason = LEAVE_NONE;
 	switch (reason) {
 	case LEAVE_KICK:
@@ -463,6 +479,7 @@ static enum engine_exit run(struct engine_vcpu *v)
 			break;
 		if (v->reason)
 			continue;
+		v->where = WHERE_DISPATCH;
 		code = engine_resume(v);
 		if (code)
 			enter(v, code);

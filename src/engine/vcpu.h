@@ -12,6 +12,7 @@
 #include "cpu/x86/ops.h"
 #include "engine/cache.h"
 #include "engine/engine.h"
+#include "engine/where.h"
 
 /*
  * Translated code runs with
@@ -203,6 +204,7 @@ struct stubs {
 	u64 kick; /* T0 target RIP, flags live: a poll fired */
 	u64 dead; /* called by the entry of a killed block, flags in cpu.aflags */
 	u64 done; /* end of a bounce block, flags live */
+	struct watch_sites watch;
 };
 
 /*
@@ -216,6 +218,7 @@ enum request {
 	REQUEST_FLUSH = BIT(1),	     /* all translations of addresses */
 	REQUEST_WRITTEN = BIT(2),    /* code was stored to: .written[] */
 	REQUEST_STOP = BIT(3),	     /* be OUT while engine.exclusive is set */
+	REQUEST_WATCH = BIT(4),	     /* engine.watched has changed */
 };
 
 #define WRITTEN_MAX 32
@@ -318,6 +321,7 @@ struct engine_vcpu {
 	int (*decode)(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
 		      struct decoded *out);
 	struct requests requests;
+	u32 where;    /* enum engine_where; own thread */
 	pid_t thread; /* that was IN last */
 	u32 npending; /* stores to code that the others must be told of */
 	struct written_range pending[4];
@@ -351,6 +355,7 @@ struct engine {
 	pthread_mutex_t lock; /* list of vCPUs; a first translation of a page. Taken while OUT. */
 	struct engine_vcpu *vcpus; /* changed under lock; members are published by release */
 	u32 nvcpus;
+	bool watched;		       /* engine_watch() */
 	struct engine_vcpu *exclusive; /* runs alone; the others are OUT and do not come IN */
 	u32 stopped; /* how many wait for that: they go on before the next section begins */
 };
@@ -390,6 +395,7 @@ void requests_verify_later(
 void requests_note_written(struct engine_vcpu *v, gpa_t key, u32 len);
 /* Ask every vCPU but @self (may be NULL) and wait. The caller is OUT or no vCPU. Full context. */
 void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what);
+void requests_post_all(struct engine *e, u32 what); /* and do not wait */
 /* Have all vCPUs, or only those that were granted writes while they were logged, drop all their write tags. */
 void requests_drop_writes(struct engine *e, bool granted_only);
 void vcpu_in(struct engine_vcpu *v);
@@ -440,6 +446,8 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 			enum x86_status *status);
 /* The same in whatever context; NULL when LEAVE_TRANSLATE is needed. */
 struct block *translate_here(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form);
+/* watch.c, leaf: point the calls of @v to the watching functions or to the plain ones, as its engine says. Its own thread. */
+void watch_apply(struct engine_vcpu *v);
 /* x86/stubs.c */
 bool stubs_make(struct engine_vcpu *v);
 /* signal.c */

@@ -132,3 +132,9 @@ void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what)
 		if (o != self)
 			wait_for(o, epoch[n]);
 }
+
+void requests_post_all(struct engine *e, u32 what)
+{
+	for (struct engine_vcpu *o = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE); o; o = o->next)
+		ask(o, what);
+}

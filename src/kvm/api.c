@@ -295,24 +295,6 @@ int anykvm_is_ours(int fd)
 	return f != NULL;
 }
 
-int anykvm_print_counters(int fd, FILE *out)
-{
-	bool stale;
-	struct file *f = file_get(fd, &stale);
-	int r = 0;
-
-	if (!f)
-		return fail(-EBADF);
-	if (stale)
-		r = -EIO;
-	else if (f->kind == FILE_VM)
-		vm_stats_print(f->object, out);
-	else
-		r = -EINVAL;
-	file_put(f);
-	return r ? fail(r) : 0;
-}
-
 int anykvm_eventfd_write(int fd, unsigned long long value)
 {
 	if (value != ~0ull && kvm_eventfd_written(fd))

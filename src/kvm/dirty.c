@@ -117,7 +117,7 @@ static const struct {
 	{ "slots_logged", AT(logged_slots) }, { "ring_late", AT(ring_late) },
 };
 
-void dirty_stats_print(struct vm *vm, FILE *f)
+void dirty_counters(struct vm *vm, counter_fn fn, void *arg)
 {
 	static const char *const names[LEVELS] = { "pages_4k", "pages_2m", "pages_1g" };
 	u64 pages[LEVELS];
@@ -125,8 +125,8 @@ void dirty_stats_print(struct vm *vm, FILE *f)
 
 	mem_dirty_stats(vm->mem, &s);
 	for (unsigned i = 0; i < ARRAY_SIZE(stats_rows); i++)
-		fprintf(f, "%s %lu\n", stats_rows[i].name, *(u64 *)((u8 *)&s + stats_rows[i].at));
+		fn(arg, stats_rows[i].name, *(u64 *)((u8 *)&s + stats_rows[i].at));
 	mem_level_stats(vm->mem, pages);
 	for (unsigned i = 0; i < LEVELS; i++)
-		fprintf(f, "%s %lu\n", names[i], pages[i]);
+		fn(arg, names[i], pages[i]);
 }

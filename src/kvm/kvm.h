@@ -183,7 +183,7 @@ int caps_check(const struct system *sys, const struct vm *vm, unsigned long cap)
 struct vm *vm_create(const struct system *sys, int *err);
 void vm_release(void *vm); /* its descriptor was closed */
 void vm_put(void *vm);
-void vm_stats_print(struct vm *vm, FILE *f);
+void vm_counters(struct vm *vm, counter_fn fn, void *arg);
 struct vcpu *vm_vcpu_by_apic_id(struct vm *vm, u32 apic_id);
 static inline unsigned vm_vcpus(const struct vm *vm)
 {
@@ -194,7 +194,7 @@ static inline unsigned vm_vcpus(const struct vm *vm)
 long dirty_set_manual(struct vm *vm, u64 options);
 bool dirty_ring_map_is_valid(const struct vm *vm, size_t length, int prot, int flags, off_t offset);
 long dirty_set_ring(struct vm *vm, u64 bytes);
-void dirty_stats_print(struct vm *vm, FILE *f); /* lines "name value" */
+void dirty_counters(struct vm *vm, counter_fn fn, void *arg);
 
 /* vcpu.c */
 void vcpu_skip_instruction(struct vcpu *v); /* the one at RIP is complete */

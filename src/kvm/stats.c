@@ -115,6 +115,15 @@ int stats_open_vcpu(struct stats_file *f, const char *id, const struct vcpu_stat
 	return stats_open(f, id, vcpu_rows, ARRAY_SIZE(vcpu_rows), s);
 }
 
+void stats_visit_vcpu(const struct vcpu_stats *s,
+		      void (*fn)(void *arg, const char *name, u64 value), void *arg)
+{
+	const u64 *values = (const u64 *)s;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(vcpu_rows); i++)
+		fn(arg, vcpu_rows[i].name, __atomic_load_n(&values[i], __ATOMIC_RELAXED));
+}
+
 void stats_show(struct stats_file *f, const void *values, size_t size)
 {
 	u8 *map = __atomic_load_n(&f->map, __ATOMIC_ACQUIRE);

@@ -30,6 +30,9 @@ struct stats_file {
 /* A new descriptor on the file, read-only; @id as "kvm-123/vcpu-0". >= 0 or -errno. The caller holds a lock. */
 int stats_open_vm(struct stats_file *f, const char *id, const struct vm_stats *s);
 int stats_open_vcpu(struct stats_file *f, const char *id, const struct vcpu_stats *s);
+/* Each counter of a vCPU by its name. */
+void stats_visit_vcpu(const struct vcpu_stats *s,
+		      void (*fn)(void *arg, const char *name, u64 value), void *arg);
 void stats_show(struct stats_file *f, const void *values, size_t size);
 void stats_close(struct stats_file *f);
 

@@ -121,10 +121,10 @@ void vm_put(void *object)
 		vm_destroy(vm);
 }
 
-void vm_stats_print(struct vm *vm, FILE *f)
+void vm_counters(struct vm *vm, counter_fn fn, void *arg)
 {
-	engine_stats_print(vm->engine, f);
-	dirty_stats_print(vm, f);
+	engine_counters(vm->engine, NULL, fn, arg);
+	dirty_counters(vm, fn, arg);
 }
 
 /* vCPUs may live on; interrupts from outside end with the VM's own descriptor, as in KVM. */

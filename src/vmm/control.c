@@ -55,6 +55,7 @@ void control_attach(struct control *c, const struct control_machine *machine)
 	pthread_mutex_lock(&c->lock);
 	c->machine = *machine;
 	c->is_attached = true;
+	c->machines++;
 	pthread_mutex_unlock(&c->lock);
 }
 

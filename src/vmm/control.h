@@ -42,6 +42,7 @@ struct control {
 	pthread_mutex_t lock; /* the machine stays meanwhile */
 	struct control_machine machine;
 	bool is_attached;
+	u64 machines;	/* attached so far: the serial number of this one */
 	bool is_frozen; /* under lock */
 	pthread_mutex_t
 		input; /* inside of the above: whoever gives the guest input looks at no_input under it */

@@ -13,6 +13,7 @@
 #include <linux/kvm.h>
 
 #include "anykvm/anykvm.h"
+#include "vmm/say.h"
 #include "vmm/stats.h"
 
 static int real_open(const char *path, int flags)
@@ -71,14 +72,42 @@ int kvmdev_ioctl(const struct kvmdev *dev, int fd, unsigned long request, unsign
 	return r < 0 ? -errno : r;
 }
 
-static void counters_print(const struct kvmdev *dev, int fd, const char *label)
+void kvmdev_counters(const struct kvmdev *dev, int fd,
+		     void (*fn)(void *arg, const char *name, unsigned long value), void *arg)
 {
-	int stats = kvmdev_ioctl(dev, fd, KVM_GET_STATS_FD, 0);
+	int stats;
 
+	if (dev->ops == &ours) {
+		anykvm_counters(fd, fn, arg);
+		return;
+	}
+	stats = kvmdev_ioctl(dev, fd, KVM_GET_STATS_FD, 0);
 	if (stats < 0)
 		return;
-	stats_print(stats, label);
+	stats_visit(stats, fn, arg);
 	close(stats);
+}
+
+void kvmdev_watch(const struct kvmdev *dev, int vm, bool on)
+{
+	if (dev->ops == &ours)
+		anykvm_watch(vm, on);
+}
+
+int kvmdev_where(const struct kvmdev *dev, int vcpu)
+{
+	return dev->ops == &ours ? anykvm_where(vcpu) : -1;
+}
+
+const char *kvmdev_where_name(int where)
+{
+	return anykvm_where_name(where);
+}
+
+static void counter_print(void *label, const char *name, unsigned long value)
+{
+	if (value)
+		say("%s %s %lu", (const char *)label, name, value);
 }
 
 /* Ours are those of all processors together. */
@@ -87,7 +116,7 @@ void kvmdev_print_counters(const struct kvmdev *dev, int vm)
 	if (dev->ops == &ours)
 		anykvm_print_counters(vm, stderr);
 	else
-		counters_print(dev, vm, "vm");
+		kvmdev_counters(dev, vm, counter_print, (void *)"vm");
 }
 
 void kvmdev_print_cpu_counters(const struct kvmdev *dev, int vcpu, unsigned index)
@@ -97,5 +126,5 @@ void kvmdev_print_cpu_counters(const struct kvmdev *dev, int vcpu, unsigned inde
 	if (dev->ops == &ours)
 		return;
 	snprintf(label, sizeof(label), "vcpu%u", index);
-	counters_print(dev, vcpu, label);
+	kvmdev_counters(dev, vcpu, counter_print, label);
 }

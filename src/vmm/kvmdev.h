@@ -33,6 +33,16 @@ int kvmdev_ioctl(const struct kvmdev *dev, int fd, unsigned long request, unsign
 void kvmdev_print_counters(const struct kvmdev *dev, int vm);
 void kvmdev_print_cpu_counters(const struct kvmdev *dev, int vcpu, unsigned index);
 
+/*
+ * Counters of a VM or of one of its processors, by name; none where the device keeps none. Where a processor is this moment, as a number
+ * for kvmdev_where_name() (NULL past the last); -1: the device does not tell. While a VM is watched, that is more exact.
+ */
+void kvmdev_counters(const struct kvmdev *dev, int fd,
+		     void (*fn)(void *arg, const char *name, unsigned long value), void *arg);
+void kvmdev_watch(const struct kvmdev *dev, int vm, bool on);
+int kvmdev_where(const struct kvmdev *dev, int vcpu);
+const char *kvmdev_where_name(int where);
+
 #define kvmdev_ioctl_ptr(dev, fd, request, p)                                                      \
 	kvmdev_ioctl(dev, fd, request, (unsigned long)(uintptr_t)(p))
 

@@ -280,6 +280,21 @@ static int migrate_cancel(void *owner, json_t *arguments, json_t **result, struc
 	return 0;
 }
 
+/* "sample-ms": how long to go on looking where the processors are. */
+static int query_stat(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	json_t *ms = json_object_get(arguments, "sample-ms");
+	struct manage *m = owner;
+
+	if (json_object_size(arguments) != (ms != NULL) ||
+	    (ms && (!json_is_integer(ms) || json_integer_value(ms) < 0 ||
+		    json_integer_value(ms) > SAMPLER_MAX_MS)))
+		return why_set(why, EINVAL,
+			       "this command takes one argument, \"sample-ms\" from 0 to %u",
+			       SAMPLER_MAX_MS);
+	return sampler_report(&m->sampler, (unsigned)json_integer_value(ms), result, why);
+}
+
 static void job_told(void *owner, const char *event)
 {
 	struct manage *m = owner;
@@ -298,6 +313,7 @@ static const struct monitor_command commands[] = {
 	{ "migrate-resolve", migrate_resolve },
 	{ "query-migrate", query_migrate },
 	{ "migrate-cancel", migrate_cancel },
+	{ "query-stat", query_stat },
 };
 
 int manage_open(struct manage *m, struct control *control, const char *name,
@@ -305,6 +321,7 @@ int manage_open(struct manage *m, struct control *control, const char *name,
 {
 	*m = (struct manage){ .control = control, .name = name, .incoming = incoming };
 	job_init(&m->job, control, job_told, m);
+	sampler_init(&m->sampler, control);
 	if (!name)
 		return 0;
 	return monitor_open(&m->monitor, name,
@@ -318,6 +335,7 @@ void manage_close(struct manage *m)
 	job_join(&m->job); /* it may tell something to the monitor */
 	if (m->monitor)
 		monitor_close(m->monitor);
+	sampler_destroy(&m->sampler);
 	memset(m, 0, sizeof(*m));
 }
 

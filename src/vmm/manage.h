@@ -7,12 +7,14 @@
 #include "vmm/monitor/monitor.h"
 #include "vmm/move/incoming.h"
 #include "vmm/move/job.h"
+#include "vmm/sampler.h"
 
 struct manage {
 	struct control *control;
 	struct monitor *monitor; /* NULL: the VM has no name */
 	const char *name;
 	struct move_job job;
+	struct sampler sampler;
 	struct incoming *incoming; /* NULL: the machine did not come from another process */
 };
 

@@ -9,21 +9,9 @@
 #include <linux/kvm.h>
 
 #include "base/types.h"
-#include "vmm/say.h"
 
 #define NAME_MAX_SIZE 256
 #define DESC_MAX      4096
-
-static void stat_print(int fd, const struct kvm_stats_header *h, const struct kvm_stats_desc *d,
-		       const char *label)
-{
-	u64 value;
-
-	/* Histograms have more than one value. */
-	if (d->size != 1 || pread(fd, &value, 8, (off_t)h->data_offset + d->offset) != 8 || !value)
-		return;
-	say("%s %.*s %llu", label, (int)h->name_size, d->name, (unsigned long long)value);
-}
 
 bool stats_read(int fd, const char *name, u64 *value)
 {
@@ -46,19 +34,22 @@ bool stats_read(int fd, const char *name, u64 *value)
 	return is_found;
 }
 
-void stats_print(int fd, const char *label)
+void stats_visit(int fd, void (*fn)(void *arg, const char *name, unsigned long value), void *arg)
 {
 	struct kvm_stats_header h;
 	size_t stride;
 	struct kvm_stats_desc *d;
+	u64 value;
 
 	if (pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.name_size > NAME_MAX_SIZE ||
 	    h.num_desc > DESC_MAX)
 		return;
 	stride = sizeof(*d) + h.name_size;
-	d = malloc(stride);
+	d = calloc(1, stride + 1); /* a name ends, whatever the file says */
 	for (u32 i = 0; d && i < h.num_desc; i++)
-		if (pread(fd, d, stride, (off_t)(h.desc_offset + i * stride)) == (ssize_t)stride)
-			stat_print(fd, &h, d, label);
+		/* Histograms have more than one value. */
+		if (pread(fd, d, stride, (off_t)(h.desc_offset + i * stride)) == (ssize_t)stride &&
+		    d->size == 1 && pread(fd, &value, 8, (off_t)h.data_offset + d->offset) == 8)
+			fn(arg, d->name, value);
 	free(d);
 }

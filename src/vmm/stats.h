@@ -5,8 +5,8 @@
 
 #include "base/types.h"
 
-/* @fd: what KVM_GET_STATS_FD gave. Print each counter that is not zero: "label name value". */
-void stats_print(int fd, const char *label);
+/* @fd: what KVM_GET_STATS_FD gave. @fn for each counter. */
+void stats_visit(int fd, void (*fn)(void *arg, const char *name, unsigned long value), void *arg);
 
 /* The counter @name; false: there is none. */
 bool stats_read(int fd, const char *name, u64 *value);

@@ -363,6 +363,7 @@ static inline void emit_call_to(struct emit *e, u64 target)
 }
 
 /* Absolute call through RAX: C functions may be far away. */
+#define CALL_C_TAIL 2 /* bytes behind the address */
 static inline void emit_call_c(struct emit *e, const void *fn)
 {
 	emit_mov_imm64(e, RAX, (u64)fn);

@@ -185,8 +185,20 @@ static void emit_result(struct emit *e, enum result result)
 	}
 }
 
+/* A call of a function of slow.c; where its address is, is kept for watch_apply(). */
+static void emit_call_slow(struct emit *e, struct stubs *s, const void *fn)
+{
+	struct watch_sites *w = &s->watch;
+
+	emit_call_c(e, fn);
+	if (w->n == WATCH_SITES)
+		e->overflow = true;
+	else
+		w->at[w->n++] = e->p - CALL_C_TAIL - sizeof(u64);
+}
+
 /* A call from a block: save, call C, come back; or drop the return address and resume elsewhere. */
-static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool address,
+static u64 make_call(struct emit *e, struct stubs *s, const void *fn, bool address,
 		     enum result result)
 {
 	u64 pc = emit_pc(e);
@@ -200,7 +212,7 @@ static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool
 	emit_mov(e, RSI, T1);
 	if (address)
 		emit_mov(e, RDX, T0);
-	emit_call_c(e, fn);
+	emit_call_slow(e, s, fn);
 	emit_test_rax(e);
 	gone = emit_jcc(e, CC_E);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x08 }, 4);
@@ -211,7 +223,7 @@ static u64 make_call(struct emit *e, const struct stubs *s, const void *fn, bool
 	emit_patch(e, gone);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x10 }, 4);
 	emit_load_gs(e, RDI, GS(self));
-	emit_call_c(e, engine_resume);
+	emit_call_slow(e, s, engine_resume);
 	emit_continue(e, s->leave);
 	return pc;
 }
@@ -226,7 +238,7 @@ static void make_dispatch_c(struct emit *e, struct stubs *s)
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
 	emit_mov(e, RSI, T0);
-	emit_call_c(e, engine_dispatch);
+	emit_call_slow(e, s, engine_dispatch);
 	emit_continue(e, s->leave);
 }
 
@@ -260,7 +272,7 @@ static void make_link(struct emit *e, struct stubs *s)
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
 	emit_mov(e, RSI, T1);
-	emit_call_c(e, engine_link);
+	emit_call_slow(e, s, engine_link);
 	emit_continue(e, s->leave);
 }
 
@@ -271,7 +283,7 @@ static void make_narrow(struct emit *e, struct stubs *s)
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
 	emit_mov(e, RSI, T1);
-	emit_call_c(e, engine_narrow);
+	emit_call_slow(e, s, engine_narrow);
 	emit_continue(e, s->leave);
 }
 
@@ -294,7 +306,7 @@ static void make_dead(struct emit *e, struct stubs *s)
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
 	emit_mov(e, RSI, T1);
-	emit_call_c(e, engine_dead);
+	emit_call_slow(e, s, engine_dead);
 	emit_continue(e, s->leave);
 }
 

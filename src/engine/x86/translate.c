@@ -430,9 +430,16 @@ struct block *translate(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_f
 
 struct block *translate_here(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block_form form)
 {
+	const u32 where = v->where;
 	enum x86_status st;
+	struct block *b;
 
-	return page_is_held(v, gpa & PAGE_MASK) ? translate(v, gpa, host, form, &st) : NULL;
+	if (!page_is_held(v, gpa & PAGE_MASK))
+		return NULL;
+	v->where = WHERE_TRANSLATE;
+	b = translate(v, gpa, host, form, &st);
+	v->where = where;
+	return b;
 }
 
 size_t translate_room(void)
