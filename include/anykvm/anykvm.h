@@ -45,7 +45,7 @@ ANYKVM_API int anykvm_close(int fd);
 
 /*
  * Choose what ANYKVM_OPTIONS would choose, for the whole process, before the first anykvm_open():
- * "engine=checked|fast,cpu-mask=none|x86-64-v2|x86-64-v3|x86-64-v4,counters=on|off,windows=on|off,beside=on|off,dirty=wp|pml"; any part may be missing. The environment is ignored
+ * "engine=checked|fast,cpu-mask=none|x86-64-v2|x86-64-v3|x86-64-v4,counters=on|off,windows=on|off,beside=on|off,dirty=wp|pml,perf-map=on|off"; any part may be missing. The environment is ignored
  * then. 0, or -1 and errno: EINVAL (one line on stderr), EBUSY (already open).
  */
 ANYKVM_API int anykvm_configure(const char *options);

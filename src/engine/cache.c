@@ -7,7 +7,6 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define CODE_SIZE  (96ul << 20)
 #define META_SIZE  (192ul << 20)
@@ -23,48 +22,50 @@ static void *reserve(size_t n)
 
 #define HUGE (2ul << 20)
 
-/* A mapping whose large pages are those of the file. */
-static void *map_aligned(int fd, size_t n, int prot)
+/* Address space whose large pages are those of what will be mapped there. */
+static void *space_aligned(size_t n)
 {
 	u8 *p = mmap(NULL, n + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
 	   *at = (u8 *)ALIGN_UP((uintptr_t)p, (uintptr_t)HUGE);
 
 	if (p == MAP_FAILED)
-		return p;
+		return NULL;
 	if (at != p)
 		munmap(p, at - p);
 	munmap(at + n, p + HUGE - at);
-	if (mmap(at, n, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-		munmap(at, n);
-		return MAP_FAILED;
-	}
-	/* A wish, for few faults and few entries in the host's TLB. */
-	madvise(at, n, MADV_HUGEPAGE);
-	madvise(at, n, MADV_DONTFORK);
 	return at;
 }
 
-/* Two mappings of one memfd, so that no page is writable and executable at one address. */
+/* The same memory at two places of @n bytes, the second executable. */
+static bool map_twice(void *w, void *x, size_t n)
+{
+	if (mmap(w, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+		    MAP_FAILED ||
+	    mremap(w, 0, n, MREMAP_MAYMOVE | MREMAP_FIXED, x) == MAP_FAILED ||
+	    mprotect(x, n, PROT_READ | PROT_EXEC))
+		return false;
+	/* Large pages are a wish, for few faults and few entries in the host's TLB. */
+	madvise(w, n, MADV_HUGEPAGE);
+	madvise(x, n, MADV_HUGEPAGE);
+	madvise(w, n, MADV_DONTFORK);
+	madvise(x, n, MADV_DONTFORK);
+	return true;
+}
+
+/*
+ * Two mappings, so that no page is writable and executable at one address. Of anonymous memory: for no other does perf look
+ * for names in /tmp/perf-PID.map.
+ */
 static int map_code(struct cache *c)
 {
-	int fd = memfd_create("anykvm-code", MFD_CLOEXEC);
-	void *w, *x;
+	void *w = space_aligned(CODE_SIZE), *x = space_aligned(CODE_SIZE);
 
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, CODE_SIZE)) {
-		close(fd);
-		return -ENOMEM;
-	}
-	w = map_aligned(fd, CODE_SIZE, PROT_READ | PROT_WRITE);
-	x = map_aligned(fd, CODE_SIZE, PROT_READ | PROT_EXEC);
-	close(fd);
-	if (w == MAP_FAILED || x == MAP_FAILED) {
-		if (w != MAP_FAILED)
+	if (!w || !x || !map_twice(w, x, CODE_SIZE)) {
+		if (w)
 			munmap(w, CODE_SIZE);
-		if (x != MAP_FAILED)
+		if (x)
 			munmap(x, CODE_SIZE);
-		return -EACCES;
+		return w && x ? -EACCES : -ENOMEM;
 	}
 	c->code_w = w;
 	c->delta = (u8 *)x - (u8 *)w;

@@ -7,7 +7,7 @@
 #include "mem/mem.h"
 
 /*
- * One region of address space per vCPU (its own thread is the only one that touches it), mapped twice from one memfd: once writable, once executable.
+ * One region of address space per vCPU (its own thread is the only one that touches it), mapped twice: once writable, once executable.
  *
  *	code_w  [ stubs | block | block | ...            ]  grows up; exec = write + delta
  *	meta    [ struct block, records, pc maps, pages  ]  grows up

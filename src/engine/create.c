@@ -138,6 +138,7 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 	}
 	v->cpu.engine = v;
 	v->cpu.code_written = code_written;
+	perf_map_stubs(v);
 	pthread_mutex_lock(&e->lock);
 	v->next = e->vcpus;
 	__atomic_store_n(&e->vcpus, v, __ATOMIC_RELEASE);

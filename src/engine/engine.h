@@ -15,6 +15,7 @@ struct engine_options {
 	bool verbose;
 	bool beside;  /* stores beside code without a walk */
 	bool windows; /* one check for several accesses (x86/window.c) */
+	bool named;   /* engine_perf_map_open() was called: blocks are made in full context only */
 };
 
 struct engine;	    /* one per VM: code cache */
@@ -67,6 +68,9 @@ void engine_watch(struct engine *e, bool on);
 bool engine_is_in(const struct engine_vcpu *v);
 u32 engine_where(const struct engine_vcpu *v);
 const char *engine_where_name(u32 where);
+
+/* Before the first engine: each block of translated code gets a line in /tmp/perf-PID.map. 0 or -errno. */
+int engine_perf_map_open(void);
 
 /* Once per thread that runs a vCPU, before a filter of system calls may forbid it; engine_run() does it itself. */
 void engine_thread_prepare(void);

@@ -117,8 +117,10 @@ static struct block *make_block(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum
 	if (!page_hold(v, gpa & PAGE_MASK))
 		return NULL; /* slots may have changed meanwhile: look again */
 	b = translate(v, gpa, host, form, &st);
-	if (b)
+	if (b) {
+		perf_map_block(v, b);
 		return b;
+	}
 	if (st == X86_FAULT) {
 		deliver(v);
 	} else if (st == X86_EXIT) {

@@ -450,6 +450,9 @@ struct block *translate_here(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum bl
 void watch_apply(struct engine_vcpu *v);
 /* x86/stubs.c */
 bool stubs_make(struct engine_vcpu *v);
+/* perf_map.c: give a new block its line, if there is a map. */
+void perf_map_block(const struct engine_vcpu *v, const struct block *b);
+void perf_map_stubs(const struct engine_vcpu *v);
 /* signal.c */
 int signals_install(void);
 void signals_enter(struct engine_vcpu *v);

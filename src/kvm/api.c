@@ -60,12 +60,16 @@ static int system_start(void)
 		r = engine_init(&why);
 	if (r)
 		return complain("this machine cannot be used", why ? why : strerror(-r), -r);
+	r = o.perf_map ? engine_perf_map_open() : 0;
+	if (r)
+		return complain("perf-map=on: cannot make /tmp/perf-PID.map", strerror(-r), -r);
 	chosen = o;
 	system_state.engine.form = o.form;
 	system_state.engine.verbose = o.counters;
 	system_state.collector = o.collector;
 	system_state.engine.windows = o.windows;
 	system_state.engine.beside = o.beside;
+	system_state.engine.named = o.perf_map;
 	system_state.engine.cpu_mask = chosen.cpu_mask[0] ? chosen.cpu_mask : NULL;
 	dispatch_init();
 	return 0;

@@ -50,6 +50,11 @@ static void set_windows(struct options *o, const struct option_value *v)
 	o->windows = v->value;
 }
 
+static void set_perf_map(struct options *o, const struct option_value *v)
+{
+	o->perf_map = v->value;
+}
+
 static const struct option_value switch_values[] = { { "off", 0 }, { "on", 1 }, { NULL, 0 } };
 
 static const struct option_value engine_values[] = {
@@ -75,6 +80,7 @@ static const struct option options[] = {
 	{ "dirty", dirty_values, "wp or pml", set_dirty },
 	{ "windows", switch_values, "on or off", set_windows },
 	{ "beside", switch_values, "on or off", set_beside },
+	{ "perf-map", switch_values, "on or off", set_perf_map },
 };
 
 void options_default(struct options *o)
@@ -84,6 +90,7 @@ void options_default(struct options *o)
 	o->collector = DIRTY_WP;
 	o->windows = true;
 	o->beside = true;
+	o->perf_map = false;
 	o->cpu_mask[0] = 0;
 }
 
@@ -108,8 +115,8 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 	}
 	snprintf(why, why_size,
 		 "option \"%s\" is not known; there are engine, cpu-mask, counters, windows, "
-		 "beside and "
-		 "dirty",
+		 "beside, "
+		 "dirty and perf-map",
 		 key);
 	return -EINVAL;
 }

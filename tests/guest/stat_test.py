@@ -4,6 +4,10 @@
 """usage: stat_test.py ANYKVM"""
 
 import json
+import os
+import re
+import shutil
+import subprocess
 import tempfile
 import time
 
@@ -105,7 +109,67 @@ def check_refused():
     return None
 
 
+def mappings(pid):
+    """Executable anonymous memory of a process: the code caches."""
+    with open(f"/proc/{pid}/maps", encoding="ascii") as f:
+        rows = [line.split() for line in f]
+    return [tuple(int(x, 16) for x in row[0].split("-")) for row in rows if row[1] == "r-xs" and "/dev/zero" in row]
+
+
+def check_perf_map():
+    """ANYKVM_OPTIONS=perf-map=on: each line is of the code cache, perf finds the names, and no link is followed."""
+    with tempfile.TemporaryDirectory() as folder:
+        victim = os.path.join(folder, "victim")
+        with open(victim, "w", encoding="ascii") as f:
+            f.write("untouched")
+        with Vm(folder, init=INIT, environment={"ANYKVM_OPTIONS": "perf-map=on"},
+                before=lambda: os.symlink(victim, f"/tmp/perf-{os.getpid()}.map")) as vm:
+            path = f"/tmp/perf-{vm.process.pid}.map"
+            try:
+                return look_at_map(vm, path, folder) or (
+                    None if open(victim, encoding="ascii").read() == "untouched" else "a link was followed")
+            finally:
+                os.unlink(path)
+
+
+def look_at_map(vm, path, folder):
+    if not vm.wait_for_console(b"HERE-NOW"):
+        return "the guest did not start"
+    places = mappings(vm.process.pid)
+    with open(path, encoding="ascii") as f:
+        lines = f.read().splitlines()[:-1]
+    if not places or len(lines) < 1000:
+        return f"{len(places)} code caches, {len(lines)} lines"
+    kinds = set()
+    for line in lines:
+        m = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) guest_(kernel|user|stubs)_([0-9a-f]+)", line)
+        if not m:
+            return f"perf does not read {line!r}"
+        start, size = int(m[1], 16), int(m[2], 16)
+        if not size or not any(lo <= start and start + size <= hi for lo, hi in places):
+            return f"{line!r} is not in {places}"
+        kinds.add(m[3])
+        if (m[3] == "user" and int(m[4], 16) >= 1 << 47) or (m[3] == "kernel" and 1 << 47 <= int(m[4], 16) < 0xffff << 48):
+            return f"an address of the wrong half: {line!r}"
+    if kinds != {"kernel", "user", "stubs"}:
+        return f"kinds of code: {kinds}"
+    return look_with_perf(vm, os.path.join(folder, "perf.data"))
+
+
+def look_with_perf(vm, data):
+    if not shutil.which("perf"):
+        return None
+    r = subprocess.run(["perf", "record", "-e", "cpu-clock", "-o", data, "-p", str(vm.process.pid), "--", "sleep", "0.5"],
+                       capture_output=True, check=False)
+    if r.returncode:
+        return None  # not allowed here
+    r = subprocess.run(["perf", "report", "-i", data, "--stdio", "--sort", "symbol"], capture_output=True, text=True,
+                       check=False)
+    return None if "] guest_" in r.stdout else f"perf knows no name of guest code: {r.stdout[:600]}{r.stderr[:200]}"
+
+
 guestlib.exit_with([
     ("shares and counters of a guest that works on one of two processors", check_shares),
     ("bad names and options", check_refused),
+    ("names of guest code for perf", check_perf_map),
 ])

@@ -24,8 +24,9 @@ ANYKVM = sys.argv[1]
 class Vm:
     """A guest that prints a line ten times a second, with a name and a folder for its socket."""
 
-    def __init__(self, folder, name="vm1", options=(), init=INIT, mem="128M", restore=None):
-        self.env = dict(os.environ, XDG_RUNTIME_DIR=folder)
+    def __init__(self, folder, name="vm1", options=(), init=INIT, mem="128M", restore=None, environment=None,
+                 before=None):
+        self.env = dict(os.environ, XDG_RUNTIME_DIR=folder, **(environment or {}))
         image = os.path.join(folder, "initrd.gz")
         if not os.path.exists(image):
             initrd.make(image, init)
@@ -36,7 +37,7 @@ class Vm:
         self.path = os.path.join(folder, "anykvm", name + ".sock")
         self.name = name
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, env=self.env)
+                                        stderr=subprocess.PIPE, env=self.env, preexec_fn=before)
         os.set_blocking(self.process.stdout.fileno(), False)
 
     def __enter__(self):

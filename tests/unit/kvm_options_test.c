@@ -35,9 +35,11 @@ static void accepts(void **state)
 	assert_int_equal(parsed.collector, DIRTY_PML);
 	assert_true(parsed.windows);
 	assert_true(parsed.beside);
-	assert_int_equal(parse("windows=off,beside=off"), 0);
+	assert_false(parsed.perf_map);
+	assert_int_equal(parse("windows=off,beside=off,perf-map=on"), 0);
 	assert_false(parsed.windows);
 	assert_false(parsed.beside);
+	assert_true(parsed.perf_map);
 	assert_int_equal(parse("cpu-mask=x86-64-v2,cpu-mask=none"), 0);
 	assert_string_equal(parsed.cpu_mask, "");
 }

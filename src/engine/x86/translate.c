@@ -434,7 +434,7 @@ struct block *translate_here(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum bl
 	enum x86_status st;
 	struct block *b;
 
-	if (!page_is_held(v, gpa & PAGE_MASK))
+	if (!page_is_held(v, gpa & PAGE_MASK) || v->engine->options.named)
 		return NULL;
 	v->where = WHERE_TRANSLATE;
 	b = translate(v, gpa, host, form, &st);
