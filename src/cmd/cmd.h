@@ -7,6 +7,7 @@
 int cmd_run(int argc, char **argv);
 int cmd_fetch(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
+int cmd_trace(int argc, char **argv);
 int cmd_env(int argc, char **argv);
 int cmd_migrate(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);

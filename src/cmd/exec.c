@@ -9,7 +9,7 @@
 
 #include "cmd/args.h"
 #include "cmd/cmd.h"
-#include "cmd/program.h"
+#include "cmd/exec.h"
 #include "vmm/say.h"
 #include "vmm/status.h"
 
@@ -28,8 +28,7 @@ static int exec_help(void)
 	return STATUS_OK;
 }
 
-/* Options end before the first word, so that COMMAND's own are left alone. */
-static int options_end(int argc, char **argv)
+int exec_options_end(int argc, char **argv)
 {
 	int i = 1;
 
@@ -52,18 +51,17 @@ static int preload_add(const char *library, struct why *why)
 	return 0;
 }
 
-static int command_run(char **command)
+int exec_prepare(struct program *program, char *const command[])
 {
-	struct program program;
 	char library[PATH_MAX];
 	struct why why;
-	int r = program_inspect(&program, command[0], &why);
+	int r = program_inspect(program, command[0], &why);
 
 	if (r < 0) {
 		say("%s", why.text);
 		return r == -ENOENT ? STATUS_NOT_FOUND : STATUS_NOT_RUN;
 	}
-	r = program_check(&program, &why);
+	r = program_check(program, &why);
 	if (!r)
 		r = preload_find(library, &why);
 	if (!r)
@@ -73,6 +71,16 @@ static int command_run(char **command)
 		return STATUS_PREFLIGHT;
 	}
 	setenv(MODE_ENV, "force", 1);
+	return STATUS_OK;
+}
+
+static int command_run(char **command)
+{
+	struct program program;
+	int status = exec_prepare(&program, command);
+
+	if (status != STATUS_OK)
+		return status;
 	execv(program.path, command);
 	say("%s: %s", program.path, strerror(errno));
 	return STATUS_NOT_RUN;
@@ -80,7 +88,7 @@ static int command_run(char **command)
 
 int cmd_exec(int argc, char **argv)
 {
-	int end = options_end(argc, argv);
+	int end = exec_options_end(argc, argv);
 	struct why why;
 	int r = args_parse(&exec_table, end, argv, NULL, NULL, 0, &why);
 

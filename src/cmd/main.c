@@ -22,6 +22,7 @@ static const struct verb {
 	{ "run", cmd_run, "run a VM, with Debian's kernel and a shell when nothing else is asked" },
 	{ "exec", cmd_exec, "run a KVM program, unmodified, with anykvm's own /dev/kvm" },
 	{ "env", cmd_env, "print the environment that does the same for a whole shell" },
+	{ "trace", cmd_trace, "run a KVM program and show its ioctls and exits, decoded" },
 	{ "migrate", cmd_migrate, "send a running VM to another process or host" },
 	{ "snapshot", cmd_snapshot, "write a running VM to a file" },
 	{ "restore", cmd_restore, "run a VM from such a file" },

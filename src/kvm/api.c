@@ -17,6 +17,7 @@
 #include "kvm/calling.h"
 #include "kvm/dispatch.h"
 #include "kvm/options.h"
+#include "kvm/trace/trace.h"
 
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool started, configured;
@@ -55,6 +56,9 @@ static int system_start(void)
 		r = file_init();
 	if (r)
 		return r;
+	r = trace_start(&why);
+	if (r)
+		return complain("no trace", why, -r);
 	r = x86_host_probe(&system_state.host, o.cpu_mask[0] ? o.cpu_mask : NULL, &why);
 	if (!r)
 		r = engine_init(&why);
@@ -137,6 +141,7 @@ int anykvm_open(const char *path, int flags)
 		return fail(path ? -ENOENT : -EFAULT);
 	calling_enter();
 	r = system_open(flags);
+	trace_opened(r);
 	calling_leave();
 	return r < 0 ? fail(r) : r;
 }
@@ -166,6 +171,20 @@ static long file_call(struct file *f, unsigned long request, unsigned long arg)
 	return dispatch(f->kind, request, &c);
 }
 
+/* @stale: from before a fork(), so that its object is not looked at. */
+static long file_call_traced(int fd, struct file *f, bool stale, unsigned long request,
+			     unsigned long arg)
+{
+	struct trace_call t = { .fd = fd, .kind = f->kind, .request = request, .arg = arg };
+	long r;
+
+	t.vcpu = !stale && f->kind == FILE_VCPU ? f->object : NULL;
+	trace_begin(&t);
+	r = stale ? -EIO : file_call(f, request, arg);
+	trace_end(&t, r);
+	return r;
+}
+
 /* Requests that the kernel serves for every descriptor. */
 static bool request_is_generic(unsigned long request)
 {
@@ -193,6 +212,8 @@ static long descriptor_call(int fd, unsigned long request, unsigned long arg)
 	if (unlikely(request_is_generic(request))) {
 		r = ioctl(fd, request, arg);
 		r = r < 0 ? -errno : r;
+	} else if (unlikely(trace_on)) {
+		r = file_call_traced(fd, f, stale, request, arg);
 	} else {
 		r = stale ? -EIO : file_call(f, request, arg);
 	}
@@ -273,6 +294,7 @@ void *anykvm_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t 
 
 	calling_enter();
 	p = descriptor_mmap(addr, length, prot, flags, fd, offset);
+	trace_mapped(fd, length, offset, p);
 	saved = errno;
 	calling_leave();
 	errno = saved;

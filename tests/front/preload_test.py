@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import guestlib  # noqa: E402
 
 # Not judged, or not alone.
-NOT_TESTS = {"measure", "exits"}
+NOT_TESTS = {"measure", "exits", "traced-killed"}
 # "bad": the message must come, and the program goes on as with auto.
 MODES = (("force", True), ("off", False))
 

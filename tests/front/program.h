@@ -42,6 +42,7 @@ struct test {
 	const char *name;
 	void (*run)(void);
 };
-extern const struct test signal_tests[], seccomp_tests[], irqfd_tests[], storm_tests[]; /* end with a NULL name */
+extern const struct test signal_tests[], seccomp_tests[], irqfd_tests[], storm_tests[],
+	trace_tests[]; /* end with a NULL name */
 
 #endif

@@ -17,6 +17,7 @@
 #include "front/preload/real.h"
 #include "kvm/calling.h"
 #include "kvm/file.h"
+#include "kvm/trace/trace.h"
 
 /*
  * A filter that kills is not asked by trying: it is a small program, and it is run here, for the few system
@@ -186,6 +187,7 @@ static u32 prepare(const struct sock_fprog *program)
 
 	if (has_vm)
 		engine_thread_prepare();
+	trace_thread_prepare();
 	for (unsigned i = 0; i < ARRAY_SIZE(calls); i++) {
 		if (!is_forbidden(program, calls[i].number))
 			continue;
