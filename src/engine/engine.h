@@ -16,6 +16,7 @@ struct engine_options {
 	bool beside;  /* stores beside code without a walk */
 	bool windows; /* one check for several accesses (x86/window.c) */
 	bool named;   /* engine_perf_map_open() was called: blocks are made in full context only */
+	bool exact; /* the fast form without its two DIFFERS: flags in frames, branches that leave the canonical addresses */
 };
 
 struct engine;	    /* one per VM: code cache */

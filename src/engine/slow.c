@@ -420,7 +420,7 @@ enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **ho
 
 	/*
 	 * DIFFERS: a near branch to an address that is not canonical raises #GP there and not at the branch, and a CALL has pushed:
-	 * asking at each indirect branch would cost all of them. The checked form asks.
+	 * asking at each indirect branch would cost all of them. The checked form asks, and the option "exact".
 	 */
 	st = x86_linear(cpu, SEG_CS, rip, 1, ACC_FETCH, &lin);
 	if (st != X86_OK)

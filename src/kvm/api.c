@@ -74,6 +74,7 @@ static int system_start(void)
 	system_state.engine.windows = o.windows;
 	system_state.engine.beside = o.beside;
 	system_state.engine.named = o.perf_map;
+	system_state.engine.exact = o.exact;
 	system_state.engine.cpu_mask = chosen.cpu_mask[0] ? chosen.cpu_mask : NULL;
 	dispatch_init();
 	return 0;

@@ -55,6 +55,11 @@ static void set_perf_map(struct options *o, const struct option_value *v)
 	o->perf_map = v->value;
 }
 
+static void set_exact(struct options *o, const struct option_value *v)
+{
+	o->exact = v->value;
+}
+
 static const struct option_value switch_values[] = { { "off", 0 }, { "on", 1 }, { NULL, 0 } };
 
 static const struct option_value engine_values[] = {
@@ -81,6 +86,7 @@ static const struct option options[] = {
 	{ "windows", switch_values, "on or off", set_windows },
 	{ "beside", switch_values, "on or off", set_beside },
 	{ "perf-map", switch_values, "on or off", set_perf_map },
+	{ "exact", switch_values, "on or off", set_exact },
 };
 
 void options_default(struct options *o)
@@ -91,6 +97,7 @@ void options_default(struct options *o)
 	o->windows = true;
 	o->beside = true;
 	o->perf_map = false;
+	o->exact = false;
 	o->cpu_mask[0] = 0;
 }
 
@@ -115,7 +122,7 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 	}
 	snprintf(why, why_size,
 		 "option \"%s\" is not known; there are engine, cpu-mask, counters, windows, "
-		 "beside, "
+		 "beside, exact, "
 		 "dirty and perf-map",
 		 key);
 	return -EINVAL;

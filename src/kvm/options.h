@@ -12,6 +12,7 @@ struct options {
 	bool beside;	   /* stores beside code without a walk */
 	bool windows;	   /* one check for several accesses */
 	bool perf_map;	   /* /tmp/perf-PID.map */
+	bool exact;	   /* the fast form without its DIFFERS */
 	char cpu_mask[16]; /* "" or "x86-64-v2" ... */
 	u8 collector;	   /* enum dirty_collector */
 };
@@ -19,7 +20,7 @@ struct options {
 void options_default(struct options *o);
 
 /*
- * Add "engine=checked|fast,cpu-mask=x86-64-v2|x86-64-v3|x86-64-v4,counters=on|off,windows=on|off,beside=on|off,dirty=wp|pml,perf-map=on|off" to @o; the keys are optional, later ones win.
+ * Add "engine=checked|fast,cpu-mask=x86-64-v2|x86-64-v3|x86-64-v4,counters=on|off,windows=on|off,beside=on|off,exact=on|off,dirty=wp|pml,perf-map=on|off" to @o; the keys are optional, later ones win.
  * 0 or -EINVAL with one line in @why (without newline).
  */
 int options_parse(struct options *o, const char *text, char *why, size_t why_size);

@@ -1,36 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* One instruction in any mode, in a guest of both forms of the engine: set up, run, read back. */
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/time.h>
 
-#include "base/bulk.h"
 #include "cpu/x86/control.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
-#include "engine/engine.h"
-#include "modes.h"
+#include "machine.h"
 
-/* Guest-physical memory; linear addresses are the same in every mode. */
-#define RAM_SIZE   0x40000u
-#define AT_GDT	   0x1000u
-#define AT_IDT32   0x2000u
-#define AT_IDT64   0x3000u
-#define AT_TSS32   0x4000u
-#define AT_TSS64   0x4800u
-#define AT_TEXT	   0x5000u /* one HLT per vector, 16 bytes apart */
-#define AT_RSP0	   0x6ff0u
-#define AT_CODE	   0x8100u
-#define AT_STACK   0x9f00u
-#define AT_PML5	   0x10000u
-#define AT_PML4	   0x11000u
-#define AT_PDPT	   0x12000u
-#define AT_PD	   0x13000u
-#define AT_PAE	   0x14000u
-#define AT_PD32	   0x15000u
 #define SEL_CODE32 0x08
 #define SEL_CODE64 0x10
 #define SEL_DATA   0x18
@@ -64,15 +42,16 @@ const struct mode modes[MODES] = {
 		       .cr4 = CR4_PAE | CR4_LA57, .cr3 = AT_PML5 },
 };
 
-const char *const guest_names[GUESTS] = { "checked", "fast" };
+const char *const guest_names[GUESTS_MAX] = { "checked", "fast", "exact" };
 bool has_alt_cr8, is_intel;
 
 static u8 *ram;
+static unsigned nguests;
 static struct guest {
 	struct mem *mem;
 	struct engine *engine;
 	struct engine_vcpu *v;
-} guests[GUESTS];
+} guests[GUESTS_MAX];
 
 static u64 hypercall_seen[5];
 static bool hypercall_came;
@@ -136,9 +115,14 @@ static void offer_la57(struct x86_cpuid_entry *e, unsigned n)
 			e[i].ecx |= BIT(16);
 }
 
-static const char *guest_make(struct guest *g, enum engine_form form)
+static const struct engine_options engines[GUESTS_MAX] = {
+	{ .form = ENGINE_CHECKED },
+	{ .form = ENGINE_FAST, .windows = true, .beside = true },
+	{ .form = ENGINE_FAST, .windows = true, .beside = true, .exact = true },
+};
+
+static const char *guest_make(struct guest *g, const struct engine_options *options)
 {
-	struct engine_options options = { .form = form };
 	static struct x86_cpuid_entry entries[X86_CPUID_MAX];
 	struct x86_host host;
 	const char *why = "a guest could not be made";
@@ -150,7 +134,7 @@ static const char *guest_make(struct guest *g, enum engine_form form)
 	g->mem = mem_create(NULL, NULL);
 	if (!g->mem || mem_slot_set(g->mem, 0, 0, 0, 0, RAM_SIZE >> PAGE_SHIFT, ram))
 		return why;
-	g->engine = engine_create(g->mem, &options);
+	g->engine = engine_create(g->mem, options);
 	g->v = g->engine ? engine_vcpu_create(g->engine) : NULL;
 	if (!g->v)
 		return why;
@@ -165,7 +149,7 @@ static const char *guest_make(struct guest *g, enum engine_form form)
 	return NULL;
 }
 
-const char *machine_init(void)
+const char *machine_init(unsigned n)
 {
 	const char *why = NULL;
 
@@ -176,19 +160,30 @@ const char *machine_init(void)
 		return "no memory";
 	make_gates();
 	make_tables();
-	for (unsigned i = 0; i < GUESTS && !why; i++)
-		why = guest_make(&guests[i], i ? ENGINE_FAST : ENGINE_CHECKED);
+	nguests = n;
+	for (unsigned i = 0; i < n && !why; i++)
+		why = guest_make(&guests[i], &engines[i]);
 	return why;
 }
 
 void machine_exit(void)
 {
-	for (unsigned i = 0; i < GUESTS; i++) {
+	for (unsigned i = 0; i < nguests; i++) {
 		engine_vcpu_destroy(guests[i].v);
 		engine_destroy(guests[i].engine);
 		mem_destroy(guests[i].mem);
 	}
 	munmap(ram, RAM_SIZE);
+}
+
+struct engine_vcpu *machine_vcpu(unsigned which)
+{
+	return guests[which].v;
+}
+
+u8 *machine_ram(void)
+{
+	return ram;
 }
 
 bool cpuid_expect(u32 leaf, u32 out[4])
@@ -321,7 +316,7 @@ void world_make(const struct cell *c, struct world *w)
 	w->vector = -1;
 }
 
-static void world_load(struct x86_cpu *cpu, const struct cell *c, const struct world *w)
+void world_load(struct x86_cpu *cpu, const struct cell *c, const struct world *w)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
 		memcpy((u8 *)cpu + fields[i].cpu, (const u8 *)w + fields[i].world, fields[i].size);
@@ -338,7 +333,7 @@ static void world_load(struct x86_cpu *cpu, const struct cell *c, const struct w
 	hypercall_came = false;
 }
 
-static u64 frame_word(const struct x86_cpu *cpu, const struct cell *c, unsigned i, unsigned size)
+u64 frame_word(const struct x86_cpu *cpu, const struct cell *c, unsigned i, unsigned size)
 {
 	u32 sp = c->mode->pe ? (u32)cpu->gpr[RSP] : (u16)cpu->gpr[RSP];
 	u64 v = 0;
@@ -365,7 +360,7 @@ static void read_event(const struct x86_cpu *cpu, const struct cell *c, unsigned
 		w->vector = 1000 + vector; /* not at the instruction */
 }
 
-static void world_read(struct x86_cpu *cpu, struct world *w)
+void world_read(struct x86_cpu *cpu, struct world *w)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
 		memcpy((u8 *)w + fields[i].world, (u8 *)cpu + fields[i].cpu, fields[i].size);
@@ -397,155 +392,4 @@ void machine_run(unsigned which, const struct cell *c, const struct world *in, s
 		return;
 	}
 	read_event(cpu, c, off / 16, out);
-}
-
-/* --- streams --- */
-
-#define STREAM_MS 10 /* of processor time: the machine may have other work */
-
-static u8 *clean;	 /* memory before any run */
-static u8 *left[GUESTS]; /* after the last run of each form */
-static u32 frame_at[GUESTS];
-
-static void stream_over(int sig)
-{
-	(void)sig;
-	for (unsigned i = 0; i < GUESTS; i++)
-		engine_kick(guests[i].v);
-}
-
-static void stream_watch(unsigned ms)
-{
-	struct itimerval t = { .it_value.tv_usec = 1000l * ms };
-	struct sigaction sa = { .sa_handler = stream_over, .sa_flags = SA_ONSTACK | SA_RESTART };
-
-	sigaction(SIGPROF, &sa, NULL);
-	setitimer(ITIMER_PROF, &t, NULL);
-}
-
-static void stream_memory(void)
-{
-	if (clean)
-		return;
-	clean = malloc(RAM_SIZE);
-	memcpy(clean, ram, RAM_SIZE);
-	for (unsigned i = 0; i < GUESTS; i++)
-		left[i] = malloc(RAM_SIZE);
-}
-
-/* After an exit for a device the instruction is not complete: it is forgotten. */
-static void stream_forget(struct x86_cpu *cpu)
-{
-	cpu->replay = (struct x86_replay){ 0 };
-	cpu->exc = (struct x86_exception){ 0 };
-	bulk_zero(&cpu->event, sizeof(cpu->event));
-	cpu->space = 0;
-	cpu->flush.all = true;
-}
-
-/* Whether it wrote to its page tables: when that takes effect is the processor's choice. A and D do not count. */
-static bool tables_changed(void)
-{
-	for (u32 at = AT_PML5; at < AT_PD32 + PAGE_SIZE; at += 8) {
-		u64 a, b;
-
-		memcpy(&a, ram + at, 8);
-		memcpy(&b, clean + at, 8);
-		if ((a ^ b) & ~0x6000000060ull)
-			return true;
-	}
-	return false;
-}
-
-/* DIFFERS (engine/x86/branch.c): the fast form arrives at a branch target that is not canonical, and faults there. */
-static bool is_lost(const struct x86_cpu *cpu, const struct cell *c)
-{
-	return c->mode->bits == 64 &&
-	       !x86_canonical(frame_word(cpu, c, 1, 8), c->id == M_LONG57 ? 57 : 48);
-}
-
-/*
- * Whether it wrote to its 64-bit gates or to their handlers: then more code may have run behind an exception, on a frame whose flags image
- * need not be the same (is_flags_image()), down to gates made of such frames.
- */
-static bool gates_changed(const struct cell *c)
-{
-	return c->mode->lma && (memcmp(ram + AT_IDT64, clean + AT_IDT64, PAGE_SIZE) ||
-				memcmp(ram + AT_TEXT, clean + AT_TEXT, PAGE_SIZE));
-}
-
-bool machine_stream(unsigned which, const struct cell *c, const u8 *code, unsigned n,
-		    const struct world *in, struct world *out)
-{
-	struct engine_vcpu *v = guests[which].v;
-	struct x86_cpu *cpu = engine_cpu(v);
-	enum engine_exit how;
-	u64 off;
-
-	stream_memory();
-	memcpy(ram, clean, RAM_SIZE);
-	memset(ram + AT_CODE, 0xcc, STREAM_MAX + 16);
-	memcpy(ram + AT_CODE, code, n);
-	stream_forget(cpu);
-	world_load(cpu, c, in);
-	memset(cpu->xsave, 0, sizeof(cpu->xsave));
-	cpu->xsave[0] = 0x7f; /* FCW, MXCSR: exceptions masked */
-	cpu->xsave[1] = 0x03;
-	cpu->xsave[24] = 0x80;
-	cpu->xsave[25] = 0x1f;
-	engine_state_changed(v);
-	stream_watch(STREAM_MS);
-	how = engine_run(v);
-	stream_watch(0);
-	if (how == ENGINE_KICKED || tables_changed() || gates_changed(c))
-		return false;
-	memset(out, 0, sizeof(*out));
-	world_read(cpu, out);
-	off = cpu->rip - AT_TEXT;
-	frame_at[which] = cpu->gpr[RSP] & (RAM_SIZE - 1);
-	out->vector = 2000 + cpu->exit.reason;
-	if (cpu->exit.reason == X86_EXIT_HLT && off <= 16 * 255 + 1)
-		out->vector = off / 16 == VEC_BP ? -1 : (int)off / 16;
-	memcpy(left[which], ram, RAM_SIZE);
-	stream_forget(cpu);
-	return out->vector != VEC_GP || !is_lost(cpu, c);
-}
-
-/*
- * The low half of a flags image in a frame. The fast form loses arithmetic flags that the faulting instruction would overwrite
- * unread when it runs again.
- */
-static bool is_flags_image(u32 at)
-{
-	u16 a, b;
-
-	memcpy(&a, left[0] + at, 2);
-	memcpy(&b, left[1] + at, 2);
-	return a & b & 2 && !((a ^ b) & ~FL_ARITH);
-}
-
-bool machine_memory_differs(u32 *at)
-{
-	for (unsigned i = 0; i < GUESTS; i++)
-		if (frame_at[i] < RAM_SIZE - 64)
-			memset(left[i] + frame_at[i], 0, 64);
-	for (*at = 0; *at < RAM_SIZE; *at += 2)
-		if (memcmp(left[0] + *at, left[1] + *at, 2) && !is_flags_image(*at))
-			return true;
-	return false;
-}
-
-const char *machine_memory_text(u32 at)
-{
-	static char text[80];
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < GUESTS; i++)
-		for (unsigned k = 0; k < 8 && at + k < RAM_SIZE; k++)
-			n += snprintf(text + n, sizeof(text) - n, "%s%02x",
-				      k	  ? " "
-				      : i ? ", fast "
-					  : "checked ",
-				      left[i][at + k]);
-	return text;
 }

@@ -279,7 +279,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	rng_state = options.seed;
-	why = machine_init();
+	why = machine_init(GUESTS);
 	if (why) {
 		printf("1..0 # SKIP %s\n", why);
 		return 0;

@@ -185,26 +185,15 @@ void aim_data(const struct cell *c, struct world *w);
 bool linear(const struct cell *c, struct world *w, u64 ea, unsigned size, bool write, u64 *lin);
 
 /* machine.c */
-#define GUESTS 2
-extern const char *const guest_names[GUESTS];
-const char *machine_init(void); /* a reason to skip, or NULL */
+#define GUESTS	   2
+#define GUESTS_MAX 3 /* the third is the fast form with the option "exact" */
+extern const char *const guest_names[GUESTS_MAX];
+const char *machine_init(unsigned guests); /* a reason to skip, or NULL */
 void machine_exit(void);
 void machine_code(const struct cell *c);
 /* A start that all rules accept; registers are not poisoned. */
 void world_make(const struct cell *c, struct world *w);
 void machine_run(unsigned which, const struct cell *c, const struct world *in, struct world *out);
-/*
- * A stream of instructions instead of one, until the guest halts, faults, or asks for a device: @out->vector is -1
- * at a HLT or INT3 of the stream, 2000 + reason for an exit. False: it was still running when the time
- * was over, or changed its page tables.
- */
-#define STREAM_MAX 256
-bool machine_stream(unsigned which, const struct cell *c, const u8 *code, unsigned n,
-		    const struct world *in, struct world *out);
-/* Whether the memory that two runs of a stream left differs, frames of their last exceptions apart, and where first. */
-bool machine_memory_differs(u32 *at);
-/* Eight bytes from @at on, of both. */
-const char *machine_memory_text(u32 at);
 /* Segment state of the mode: base and limit as linear() wants them. */
 u64 segment_base(const struct cell *c, unsigned seg);
 u32 segment_limit(const struct cell *c, unsigned seg);

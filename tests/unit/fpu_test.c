@@ -370,6 +370,64 @@ static void test_bad_images(void **state)
 	assert_memory_equal(before, g->cpu->xsave, sizeof(before));
 }
 
+/* Two pages that are there, each behind one that is not. */
+#define THERE_1 0xe01000u
+#define THERE_2 0xe03000u
+
+static void pages_thin_out(struct guest *g)
+{
+	guest_put(g, 0x6000 + 8 * 7, 0x8007, 8);
+	memset(g->ram + 0x8000, 0, PAGE_SIZE);
+	guest_put(g, 0x8000 + 8 * 1, AREA | 7, 8);
+	guest_put(g, 0x8000 + 8 * 3, (AREA + PAGE_SIZE) | 7, 8);
+}
+
+static enum x86_status run_at(struct guest *g, u16 opcode, u8 modrm, u64 at)
+{
+	struct x86_insn insn = guest_insn_mem(8, at);
+
+	insn.opcode = opcode;
+	insn.modrm = modrm;
+	if (modrm >> 3 == 0)
+		return x86_op_fxsave(g->cpu, &insn);
+	if (modrm >> 3 == 1)
+		return x86_op_fxrstor(g->cpu, &insn);
+	return modrm >> 3 == 5 ? x86_op_xrstor(g->cpu, &insn) : x86_op_xsave(g->cpu, &insn);
+}
+
+/* Whole images must be there, also bytes that nothing is read from or written to; the kind of access is that of the instruction. */
+static void test_partly_there(void **state)
+{
+	struct guest *g = *state;
+
+	pages_thin_out(g);
+	state_random(g->cpu, 3);
+	memset(g->ram + AREA, 0x5a, 2 * PAGE_SIZE);
+	for (unsigned room = 416; room < 512; room += 16) {
+		u64 at = THERE_1 + PAGE_SIZE - room;
+
+		guest_fault(g, run_at(g, 0xae, 0, at), VEC_PF, PF_W);
+		assert_int_equal(g->cpu->exc.payload & PAGE_MASK, THERE_1 + PAGE_SIZE);
+		assert_int_equal(g->ram[AREA + PAGE_SIZE - room], 0x5a);
+		guest_fault(g, run_at(g, 0xae, 1 << 3, at), VEC_PF, 0);
+	}
+	assert_int_equal(run_at(g, 0xae, 0, THERE_1 + PAGE_SIZE - 512), X86_OK);
+	if (!host.xsave)
+		return;
+	g->cpu->gpr[RAX] = g->cpu->gpr[RDX] = 0; /* no component: the header still is written */
+	guest_fault(g, run_at(g, 0xae, 4 << 3, THERE_1 + PAGE_SIZE - 512), VEC_PF, PF_W);
+	guest_fault(g, run_at(g, 0xae, 4 << 3, THERE_2 - 512), VEC_PF, PF_W);
+	/* A header that would be #GP is not judged before the base is found missing. */
+	memset(g->ram + AREA + PAGE_SIZE, 0xff, 64);
+	guest_fault(g, run_at(g, 0xae, 5 << 3, THERE_2 - 512), VEC_PF, 0);
+	guest_fault(g, run_at(g, 0xae, 5 << 3, THERE_1 + PAGE_SIZE - 512), VEC_PF, 0);
+	if (!(host.xcr0 & XC_AVX) || !x86_cpuid_has(g->cpu, 0xd, 1, 0, 1))
+		return;
+	g->cpu->gpr[RAX] = XC_AVX; /* XSAVEC of nothing in the legacy region */
+	guest_fault(g, run_at(g, 0xc7, 4 << 3, THERE_2 - 64), VEC_PF, PF_W);
+	assert_int_equal(run_at(g, 0xc7, 4 << 3, THERE_2), X86_OK);
+}
+
 /* Outside 64-bit mode registers 8-15 are neither stored nor loaded. */
 static void test_legacy_mode(void **state)
 {
@@ -457,6 +515,7 @@ int main(void)
 		fpu_test(test_gates),
 		fpu_test(test_supervisor),
 		fpu_test(test_bad_images),
+		fpu_test(test_partly_there),
 		fpu_test(test_legacy_mode),
 		fpu_test(test_pending_exception),
 		fpu_test(test_ioctl_images),

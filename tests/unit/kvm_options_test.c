@@ -36,7 +36,9 @@ static void accepts(void **state)
 	assert_true(parsed.windows);
 	assert_true(parsed.beside);
 	assert_false(parsed.perf_map);
-	assert_int_equal(parse("windows=off,beside=off,perf-map=on"), 0);
+	assert_false(parsed.exact);
+	assert_int_equal(parse("windows=off,beside=off,perf-map=on,exact=on"), 0);
+	assert_true(parsed.exact);
 	assert_false(parsed.windows);
 	assert_false(parsed.beside);
 	assert_true(parsed.perf_map);
@@ -58,6 +60,7 @@ static void refuses(void **state)
 		{ "engine=fast,counters=maybe", "on or off" },
 		{ "dirty=ring", "wp or pml" },
 		{ "windows=1", "on or off" },
+		{ "exact=yes", "on or off" },
 		{ "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa="
 		  "1",
 		  "too long" },

@@ -66,6 +66,15 @@ static unsigned fxsave_bytes(const struct x86_cpu *cpu)
 	return cpu->cr4 & CR4_OSFXSR ? XS_XMM + 16 * vector_registers(cpu) : XS_XMM;
 }
 
+/* All 512 bytes must be accessible, also those behind the registers that nothing is stored to. */
+static enum x86_status image_address(struct x86_cpu *cpu, const struct x86_insn *insn,
+				     unsigned access, gva_t *lin)
+{
+	enum x86_status st = area_address(cpu, insn, XS_HEADER, 16, access, lin);
+
+	return st ? st : x86_probe(cpu, *lin, XS_HEADER, access);
+}
+
 enum x86_status x86_op_fxsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	enum x86_status st = fxsave_allowed(cpu, insn);
@@ -74,7 +83,7 @@ enum x86_status x86_op_fxsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	if (st)
 		return st;
-	st = area_address(cpu, insn, 512, 16, ACC_WRITE, &lin);
+	st = image_address(cpu, insn, ACC_WRITE, &lin);
 	if (st)
 		return st;
 	xstate_complete(cpu, XC_LEGACY);
@@ -93,7 +102,7 @@ enum x86_status x86_op_fxrstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	if (st)
 		return st;
-	st = area_address(cpu, insn, 512, 16, ACC_READ, &lin);
+	st = image_address(cpu, insn, ACC_READ, &lin);
 	if (st)
 		return st;
 	st = x86_read(cpu, lin, image, bytes, ACC_READ);

@@ -512,7 +512,8 @@ void tr_branch(struct tr *t, unsigned i)
 	bool direct = d->branch == BR_JMP || d->branch == BR_JCC || d->branch == BR_LOOP;
 	s64 target = t->off[i] + d->insn.len + (s64)d->insn.imm;
 
-	if (!direct && (t->form != FORM_FAST || d->insn.opsize != 8)) {
+	if (!direct &&
+	    (t->form != FORM_FAST || d->insn.opsize != 8 || t->v->engine->options.exact)) {
 		tr_helper(t, i);
 		tr_fallthrough(t);
 		return;

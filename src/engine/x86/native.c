@@ -46,13 +46,13 @@ static void pool_return(struct tr *t, const struct pool *p)
 			emit_load_gs(&t->e, lendable[k], GS(lent[k]));
 }
 
-/* Whether the flags must be the guest's when the instruction runs. */
+/* Whether the flags must be the guest's when the instruction runs. Those that it leaves undefined may be those that it found. */
 static bool needs_flags(const struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
+	bool exact = t->form != FORM_FAST || t->v->engine->options.exact;
 
-	return d->fl_read || (d->fl_write && t->live_in[i + 1] & ~d->fl_write) ||
-	       (d->fl_write && d->fl_write != FL_ARITH && t->form != FORM_FAST);
+	return d->fl_read || (d->fl_write && (exact || t->live_in[i + 1] & ~d->fl_write));
 }
 
 /* The first operand that names the register of operand @k: MULX writes one register twice in a certain order. */

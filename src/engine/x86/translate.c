@@ -166,15 +166,17 @@ static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host)
 /*
  * Flags that each instruction needs, backwards; behind the block all are needed.
  * DIFFERS: the frame of a fault shows arithmetic flags that the faulting instruction and those behind it overwrite unread as anything: they
- * are lost, since the instruction runs again from its start. The checked form keeps them.
+ * are lost, since the instruction runs again from its start. The checked form keeps them, and the option "exact".
  */
 static void find_live_flags(struct tr *t)
 {
+	bool exact = t->v->engine->options.exact;
+
 	t->live_in[t->n] = FL_ARITH;
 	for (unsigned i = t->n; i--;) {
 		const struct decoded *d = &t->d[i];
-		bool opaque = d->cls != CLS_NATIVE && d->cls != CLS_LEA && d->cls != CLS_NOP &&
-			      d->cls != CLS_STACK;
+		bool opaque = exact || (d->cls != CLS_NATIVE && d->cls != CLS_LEA &&
+					d->cls != CLS_NOP && d->cls != CLS_STACK);
 
 		t->live_in[i] = opaque ? FL_ARITH : (t->live_in[i + 1] & ~d->fl_write) | d->fl_read;
 	}
