@@ -200,7 +200,7 @@ static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, uco
  */
 extern const char engine_probe_at[], engine_probe_after[];
 
-__attribute__((noinline, noclone)) size_t engine_probe_copy(void *dst, const void *src, size_t n)
+__attribute__((noinline)) size_t engine_probe_copy(void *dst, const void *src, size_t n)
 {
 	u64 word;
 

@@ -56,28 +56,51 @@ static void deadline_timer_add(const struct machine *vm, struct kvm_cpuid2 *cpui
 			cpuid->entries[i].ecx |= BIT(24);
 }
 
+/* A table of its own with room for @nent entries; processor_destroy() frees it. */
+static int cpuid_allocate(struct processor *cpu, u32 nent, struct why *why)
+{
+	cpu->cpuid = calloc(1, sizeof(*cpu->cpuid) + nent * sizeof(cpu->cpuid->entries[0]));
+	if (!cpu->cpuid)
+		return why_set(why, ENOMEM, "no memory for the CPUID table");
+	cpu->cpuid->nent = nent;
+	return 0;
+}
+
 static int cpuid_of_model(struct processor *cpu, unsigned count, const char *model, struct why *why)
 {
 	struct machine *vm = cpu->machine;
-	struct kvm_cpuid2 *cpuid;
-	int r;
+	int r = cpuid_allocate(cpu, CPUID_MAX, why);
 
-	cpuid = calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(cpuid->entries[0]));
-	if (!cpuid)
-		return why_set(why, ENOMEM, "no memory for the CPUID table");
-	cpuid->nent = CPUID_MAX;
-	r = machine_request(vm, vm->dev->fd, KVM_GET_SUPPORTED_CPUID, cpuid,
+	if (r < 0)
+		return r;
+	r = machine_request(vm, vm->dev->fd, KVM_GET_SUPPORTED_CPUID, cpu->cpuid,
 			    "KVM_GET_SUPPORTED_CPUID", why);
-	if (r >= 0)
-		deadline_timer_add(vm, cpuid);
-	if (r >= 0)
-		r = cpu_model_apply(cpuid, model, cpu->index, count, why);
-	if (r >= 0)
-		r = cpuid_check(cpu, cpuid, why);
-	if (r >= 0)
-		r = machine_request(vm, cpu->fd, KVM_SET_CPUID2, cpuid, "KVM_SET_CPUID2", why);
-	free(cpuid);
+	if (r < 0)
+		return r;
+	deadline_timer_add(vm, cpu->cpuid);
+	return cpu_model_apply(cpu->cpuid, model, cpu->index, count, why);
+}
+
+static int cpuid_copy(struct processor *cpu, const struct kvm_cpuid2 *from, struct why *why)
+{
+	int r = cpuid_allocate(cpu, from->nent, why);
+
+	if (r == 0)
+		memcpy(cpu->cpuid->entries, from->entries, from->nent * sizeof(from->entries[0]));
 	return r;
+}
+
+static int cpuid_set(struct processor *cpu, unsigned count, struct processor_identity identity,
+		     struct why *why)
+{
+	int r = identity.cpuid ? cpuid_copy(cpu, identity.cpuid, why)
+			       : cpuid_of_model(cpu, count, identity.model, why);
+
+	if (r >= 0)
+		r = cpuid_check(cpu, cpu->cpuid, why);
+	return r < 0 ? r
+		     : machine_request(cpu->machine, cpu->fd, KVM_SET_CPUID2, cpu->cpuid,
+				       "KVM_SET_CPUID2", why);
 }
 
 /* What firmware leaves behind; a device that does not know one of them is left as it is. */
@@ -115,19 +138,6 @@ static int lapic_set(struct processor *cpu, struct why *why)
 	return machine_request(vm, cpu->fd, KVM_SET_LAPIC, &lapic, "KVM_SET_LAPIC", why);
 }
 
-static int cpuid_set(struct processor *cpu, unsigned count, struct processor_identity identity,
-		     struct why *why)
-{
-	int r;
-
-	if (!identity.cpuid)
-		return cpuid_of_model(cpu, count, identity.model, why);
-	r = cpuid_check(cpu, identity.cpuid, why);
-	return r < 0 ? r
-		     : machine_request(cpu->machine, cpu->fd, KVM_SET_CPUID2, identity.cpuid,
-				       "KVM_SET_CPUID2", why);
-}
-
 int processor_create(struct processor *cpu, struct machine *vm, unsigned index, unsigned count,
 		     struct processor_identity identity, struct why *why)
 {
@@ -163,6 +173,8 @@ void processor_destroy(struct processor *cpu)
 	if (cpu->fd >= 0)
 		cpu->machine->dev->ops->close(cpu->fd);
 	cpu->fd = -1;
+	free(cpu->cpuid);
+	cpu->cpuid = NULL;
 }
 
 static const struct kvm_segment flat_data = {

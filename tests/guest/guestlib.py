@@ -67,6 +67,8 @@ def main(tests):
         except Skip as reason:
             print(f"ok {number} - {name} # SKIP {reason}", flush=True)
             continue
+        except subprocess.TimeoutExpired as hang:
+            problem = hang
         print(f"{'not ok' if problem else 'ok'} {number} - {name}", flush=True)
         if problem:
             failed += 1

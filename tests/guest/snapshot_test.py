@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import guestlib
+import vmlib
 from vmlib import ANYKVM, Vm
 
 FLIPS = int(sys.argv[2]) if len(sys.argv) > 2 else 12
@@ -53,6 +54,18 @@ def check_take():
             p.wait()
         left = [n for n in os.listdir(FOLDER.name) if ".tmp" in n]
         return f"left behind: {left}" if left else None
+
+
+def check_quiet():
+    """A guest that sleeps, whose processors never come out of the device by themselves."""
+    quiet = vmlib.INIT.replace(b"i=0\n", b"/bin/busybox sleep 1000\n")
+    with tempfile.TemporaryDirectory(dir=FOLDER.name) as folder:
+        with Vm(folder, options=["--cpus", "2"], init=quiet) as vm:
+            if not vm.wait_for_console(b"HERE-NOW"):
+                return "the guest did not start"
+            time.sleep(0.5)
+            run = vm.run("snapshot", "vm1", os.path.join(folder, "snap"))
+            return f"not taken: {run}" if run.returncode else None
 
 
 def check_restore(options):
@@ -148,6 +161,7 @@ def check_lazy_damage():
 
 guestlib.exit_with([
     ("take", check_take),
+    ("take of a guest that sleeps", check_quiet),
     ("restore", check_restore([])),
     ("restore lazily", check_restore(["--lazy"])),
     ("damaged files", check_damage),

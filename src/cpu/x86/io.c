@@ -2,6 +2,7 @@
 /* Port instructions: IN, OUT, INS and OUTS, with the I/O permission bitmap. */
 #include "cpu/x86/io.h"
 
+#include "base/bulk.h"
 #include "cpu/x86/access.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
@@ -107,8 +108,7 @@ static enum x86_status ins_ask(struct x86_cpu *cpu, gva_t lin, u32 *v, unsigned 
 	enum x86_status st;
 
 	if (ahead_has(cpu) && !cpu->replay.n) {
-		for (unsigned i = 0; i < size; i++)
-			((u8 *)v)[i] = cpu->ahead.data[cpu->ahead.at + i];
+		bulk_copy(v, cpu->ahead.data + cpu->ahead.at, size);
 		cpu->ahead.at += size;
 		return X86_OK;
 	}

@@ -348,7 +348,11 @@ static struct block *emit_new(struct tr *t, gpa_t gpa, enum block_form form)
 	size_t used = ALIGN_UP(c->meta_used, (size_t)64), left = c->meta_size - used;
 	struct block *b = (struct block *)(c->meta + used);
 
-	*b = (struct block){ .gpa = gpa, .mode = t->mode, .form = form, .code = c->code_used };
+	bulk_zero(b, sizeof(*b));
+	b->gpa = gpa;
+	b->mode = t->mode;
+	b->form = form;
+	b->code = c->code_used;
 	emit_begin(t, b, c->code_size - c->code_used, left);
 	emit_block(t);
 	if (!emit_end(t))

@@ -121,9 +121,15 @@ static int path_fstat(int fd, struct stat *st)
 	return 0;
 }
 
+/* Not inlined: libc's headers say of these parameters that they are never NULL, and a stranger's program may differ. */
+static __attribute__((noinline)) bool is_descriptor(int dir, const char *path, int flags)
+{
+	return path && !*path && flags & AT_EMPTY_PATH && file_known(dir);
+}
+
 static int path_fstatat(int dir, const char *path, struct stat *st, int flags)
 {
-	if (path && !*path && flags & AT_EMPTY_PATH && file_known(dir))
+	if (is_descriptor(dir, path, flags))
 		return path_fstat(dir, st);
 	if (likely(!device_is(dir, path)))
 		return real_fstatat(dir, path, st, flags);
@@ -223,8 +229,7 @@ INTERPOSE int __fxstatat64(int version, int dir, const char *path, struct stat64
 INTERPOSE int statx(int dir, const char *restrict path, int flags, unsigned mask,
 		    struct statx *restrict stx)
 {
-	bool is = path && !*path && flags & AT_EMPTY_PATH && file_known(dir) ? is_system(dir)
-									     : device_is(dir, path);
+	bool is = is_descriptor(dir, path, flags) ? is_system(dir) : device_is(dir, path);
 
 	if (likely(!is))
 		return real_statx(dir, path, flags, mask, stx);

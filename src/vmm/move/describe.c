@@ -13,19 +13,10 @@
 #define FORMAT	     1
 #define CPUID_FORMAT "[I,I,I,I,I,I,I]"
 
-static json_t *cpuid_write(const struct processor *cpu, struct why *why)
+static json_t *cpuid_write(const struct kvm_cpuid2 *cpuid)
 {
-	struct kvm_cpuid2 *cpuid =
-		calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(cpuid->entries[0]));
-	json_t *list = NULL;
+	json_t *list = json_array();
 
-	if (!cpuid || cpuid_fetch(cpu, cpuid, CPUID_MAX, why) < 0) {
-		if (!cpuid)
-			why_set(why, ENOMEM, "no memory for the CPUID table");
-		free(cpuid);
-		return NULL;
-	}
-	list = json_array();
 	for (u32 i = 0; i < cpuid->nent; i++) {
 		const struct kvm_cpuid_entry2 *e = &cpuid->entries[i];
 
@@ -34,7 +25,6 @@ static json_t *cpuid_write(const struct processor *cpu, struct why *why)
 						      (json_int_t)e->eax, (json_int_t)e->ebx,
 						      (json_int_t)e->ecx, (json_int_t)e->edx));
 	}
-	free(cpuid);
 	return list;
 }
 
@@ -43,15 +33,8 @@ char *description_write(const struct control_machine *m, struct why *why)
 	json_t *cpus = json_array(), *root;
 	char *text = NULL;
 
-	for (unsigned i = 0; i < m->config->cpus; i++) {
-		json_t *list = cpuid_write(m->cpus[i], why);
-
-		if (!list) {
-			json_decref(cpus);
-			return NULL;
-		}
-		json_array_append_new(cpus, list);
-	}
+	for (unsigned i = 0; i < m->config->cpus; i++)
+		json_array_append_new(cpus, cpuid_write(m->cpus[i]->cpuid));
 	root = json_pack("{s:i,s:I,s:s,s:o}", "format", FORMAT, "memory",
 			 (json_int_t)m->config->memory, "options",
 			 m->config->options ? m->config->options : "", "cpuid", cpus);

@@ -25,12 +25,6 @@ static const struct feature_row {
 #define DEADLINE_AND_APICS (BIT(24) | BIT(21)) /* depend on the machine's APIC, not on the list */
 #define HYPERVISOR	   BIT(31)
 
-int cpuid_fetch(const struct processor *cpu, struct kvm_cpuid2 *out, u32 room, struct why *why)
-{
-	out->nent = room;
-	return machine_request(cpu->machine, cpu->fd, KVM_GET_CPUID2, out, "KVM_GET_CPUID2", why);
-}
-
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *cpuid, u32 function, u32 index)
 {
 	for (u32 i = 0; i < cpuid->nent; i++)

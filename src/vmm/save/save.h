@@ -54,10 +54,9 @@ int saved_chips_fetch(struct saved_chips *s, struct why *why);
 int saved_chips_put(const struct saved_chips *s, struct why *why);
 
 /*
- * CPUID of a processor: @room entries. What a processor was made with goes with it, and one that shall be made with it
- * is refused where this device does not offer a feature of it.
+ * What a processor was made with (its CPUID) goes with it, and one that shall be made with it is refused where this
+ * device does not offer a feature of it.
  */
-int cpuid_fetch(const struct processor *cpu, struct kvm_cpuid2 *out, u32 room, struct why *why);
 int cpuid_check_offered(const struct kvmdev *dev, const struct kvm_cpuid2 *wanted, struct why *why);
 
 #endif
