@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The slow paths of translated code: memory misses, helpers, finding the next block. Leaf code. */
+#include "base/probe.h"
 #include "cpu/x86/access.h"
 #include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
@@ -167,6 +168,7 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 		return NULL;
 	}
 	if (st == X86_OK && host) {
+		PROBE(kvm_page_fault, cpu->rip, xl.gpa, write);
 		v->smc = false;
 		if (tag && insn->form == FORM_FAST)
 			tlb_fill(v, lin, host, write, &xl, range_of(v, &xl));

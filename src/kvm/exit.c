@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "cpu/x86/access.h"
 #include "cpu/x86/control.h"
 #include "cpu/x86/debug.h"
@@ -21,6 +22,7 @@ static long exit_io(struct vcpu *v)
 	u32 bytes = e->size * e->count;
 
 	v->stats.io_exits++;
+	PROBE(kvm_pio, v->id, e->is_write, e->port, e->size, e->count);
 	run->exit_reason = KVM_EXIT_IO;
 	run->io.direction = e->is_write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
 	run->io.size = e->size;
@@ -39,6 +41,7 @@ static long exit_mmio(struct vcpu *v)
 	struct kvm_run *run = v->run;
 
 	v->stats.mmio_exits++;
+	PROBE(kvm_mmio, v->id, e->is_write, e->size, e->gpa);
 	run->exit_reason = KVM_EXIT_MMIO;
 	run->mmio.phys_addr = e->gpa;
 	run->mmio.len = e->size;

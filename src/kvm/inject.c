@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Events at an instruction boundary: INIT, SIPI, NMI and interrupts, in the order of KVM. */
+#include "base/probe.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
 #include "cpu/x86/smm.h"
@@ -108,14 +109,18 @@ bool vcpu_irq_window_open(const struct vcpu *v)
 }
 
 /* An event that was cut off, or that user space set by KVM_INTERRUPT or KVM_SET_VCPU_EVENTS. */
-static enum x86_status inject_again(struct x86_cpu *cpu)
+static enum x86_status inject_again(struct vcpu *v)
 {
+	struct x86_cpu *cpu = v->cpu;
+
 	/* User space may queue an interrupt with IF clear; the processor would refuse it. */
 	if (cpu->event.interrupt && !cpu->event.soft && !cpu->event.exception && !cpu->event.nmi &&
 	    !x86_interruptible(cpu)) {
 		cpu->irq_waiting = true;
 		return X86_OK;
 	}
+	if (cpu->event.interrupt && !cpu->event.exception)
+		PROBE(kvm_inj_virq, v->id, cpu->event.vector, 1);
 	return x86_deliver_pending(cpu);
 }
 
@@ -140,6 +145,7 @@ static enum x86_status inject_nmi(struct vcpu *v)
 	}
 	cpu->event.nmi_pending--;
 	v->stats.nmi_injections++;
+	PROBE(kvm_inj_nmi, v->id);
 	return x86_deliver(cpu, EVENT_NMI, VEC_NMI);
 }
 
@@ -155,6 +161,7 @@ static enum x86_status inject_irq(struct vcpu *v)
 		vector = vcpu_xen_upcall(v) ? v->vm->xen.vector : lapic_ack(v->lapic);
 		if (vector >= 0) {
 			v->stats.irq_injections++;
+			PROBE(kvm_inj_virq, v->id, vector, 0);
 			st = x86_deliver(cpu, EVENT_INTERRUPT, vector);
 		}
 	}
@@ -181,7 +188,7 @@ enum x86_status vcpu_inject(struct vcpu *v)
 
 	cpu->irq_waiting = false;
 	if (event_in_flight(cpu)) {
-		st = inject_again(cpu);
+		st = inject_again(v);
 		if (st != X86_OK || event_in_flight(cpu))
 			return st;
 	} else if (unlikely(cpu->debug & X86_DEBUG_BLOCKIRQ)) {

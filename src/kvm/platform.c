@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/probe.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/msr.h"
 #include "kvm/kvm.h"
@@ -70,6 +71,7 @@ static int platform_mmio(void *owner, gpa_t gpa, void *data, unsigned size, bool
 	struct vcpu *v = owner;
 
 	if (v->lapic && !lapic_mmio(v->lapic, gpa, data, size, is_write)) {
+		PROBE(kvm_mmio, v->id, is_write, size, gpa);
 		vapic_note_access(v, gpa, is_write);
 		if (is_write)
 			look_for_irq(v);
@@ -84,10 +86,11 @@ static int platform_io(void *owner, u16 port, void *data, unsigned size, bool is
 {
 	struct vcpu *v = owner;
 
-	if (v->vm->irqchip && !irqchip_io(v->vm->irqchip, port, data, size, is_write))
+	if ((v->vm->irqchip && !irqchip_io(v->vm->irqchip, port, data, size, is_write)) ||
+	    (v->vm->pit && !i8254_io(v->vm->pit, port, data, size, is_write))) {
+		PROBE(kvm_pio, v->id, is_write, port, size, 1);
 		return 0;
-	if (v->vm->pit && !i8254_io(v->vm->pit, port, data, size, is_write))
-		return 0;
+	}
 	return !(is_write && iobus_write(v, IOBUS_PIO, port, data, size));
 }
 
@@ -351,6 +354,7 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 	struct vcpu *v = owner;
 
 	v->stats.hypercalls++;
+	PROBE(kvm_hypercall, nr, arg[0], arg[1], arg[2], arg[3]);
 	if (unlikely(vcpu_xen_takes(v, nr)))
 		return vcpu_xen_hypercall(v, result);
 	if (unlikely(hv_takes_calls(v)))

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/probe.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
 #include "kvm/calling.h"
@@ -84,7 +85,9 @@ static long enter(struct vcpu *v)
 	enum engine_exit how;
 
 	vm_tick_start(v->vm);
+	PROBE(kvm_entry, v->id, v->cpu->rip);
 	how = engine_run(v->engine);
+	PROBE(kvm_exit, v->id, how == ENGINE_KICKED ? 0 : v->cpu->exit.reason, v->cpu->rip);
 	vcpu_clock_abandoned(v); /* in the middle of a WRMSR */
 	v->stats.exits++;
 	if (unlikely(v->pv.eoi_msr || v->pv.vapic_shown))
@@ -221,6 +224,7 @@ static long run_loop(struct vcpu *v)
 		mem_ring_refill(v->cpu->writer);
 		if (unlikely(mem_writer_is_full(v->cpu->writer))) {
 			v->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+			PROBE(kvm_dirty_ring_exit, v->id);
 			return 0;
 		}
 		clock_refresh(v);
@@ -352,5 +356,6 @@ long vcpu_run(struct vcpu *v)
 	v->cancellable = false;
 	calling.vcpu = NULL;
 	post_run(v);
+	PROBE(kvm_userspace_exit, v->id, v->run->exit_reason, r);
 	return r;
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/probe.h"
 #include "kvm/kvm.h"
 
 /*
@@ -87,6 +88,8 @@ long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v))
 	__atomic_store_n(&v->sleeping, false, __ATOMIC_SEQ_CST);
 	v->stats.blocking = 0;
 	v->stats.halt_wakeup += r > 0;
-	v->stats.halt_wait_ns += timer_now() - since;
+	since = timer_now() - since;
+	v->stats.halt_wait_ns += since;
+	PROBE(kvm_vcpu_wakeup, v->id, since, r);
 	return r;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 
+#include "base/probe.h"
 #include "base/bulk.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/fpu.h"
@@ -232,6 +233,8 @@ enum x86_status x86_op_cpuid(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (cpu->cpl > 0 && cpu->misc_features & 1)
 		return x86_raise_gp(cpu, 0);
 	x86_cpuid_run(cpu, x86_gpr_sized(cpu, RAX, 4), x86_gpr_sized(cpu, RCX, 4), out);
+	PROBE(kvm_cpuid, x86_gpr_sized(cpu, RAX, 4), x86_gpr_sized(cpu, RCX, 4), out[EAX], out[EBX],
+	      out[ECX], out[EDX]);
 	x86_gpr_write(cpu, RAX, out[EAX], 4);
 	x86_gpr_write(cpu, RBX, out[EBX], 4);
 	x86_gpr_write(cpu, RCX, out[ECX], 4);

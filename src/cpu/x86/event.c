@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Exceptions and interrupts: raising them, and what happens when delivering one raises another. */
+#include "base/probe.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/access.h"
 #include "cpu/x86/mode.h"
@@ -93,6 +94,7 @@ static enum x86_status exception_loop(struct x86_cpu *cpu)
 		};
 		enum x86_status st;
 
+		PROBE(kvm_inj_exception, ev.vector, ev.has_error, ev.error, ev.rip);
 		if (in_class(ev.vector, PUSHES_RF))
 			ev.rflags |= FL_RF;
 		payload_take(cpu);

@@ -2,6 +2,7 @@
 /* Model-specific registers: RDMSR, WRMSR and the ioctls, all by the rows of msr.def. */
 #include "cpu/x86/msr.h"
 
+#include "base/probe.h"
 #include "cpu/x86/control.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
@@ -591,7 +592,7 @@ const char *x86_msr_name(u32 index)
 enum x86_status x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	enum x86_status st;
-	u64 v;
+	u64 v = 0;
 
 	(void)insn;
 	if (cpu->cpl > 0)
@@ -600,6 +601,7 @@ enum x86_status x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 		st = msr_watched(cpu, x86_gpr_sized(cpu, RCX, 4), &v, false);
 	else
 		st = x86_msr_read(cpu, x86_gpr_sized(cpu, RCX, 4), &v, false);
+	PROBE(kvm_msr, 0, x86_gpr_sized(cpu, RCX, 4), v, st);
 	if (st)
 		return st;
 	x86_edx_eax_set(cpu, v);
@@ -609,11 +611,15 @@ enum x86_status x86_op_rdmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 enum x86_status x86_op_wrmsr(struct x86_cpu *cpu, const struct x86_insn *insn)
 {
 	u64 v = x86_edx_eax(cpu);
+	enum x86_status st;
 
 	(void)insn;
 	if (cpu->cpl > 0)
 		return x86_raise_gp(cpu, 0);
 	if (unlikely(cpu->msr_exits))
-		return msr_watched(cpu, x86_gpr_sized(cpu, RCX, 4), &v, true);
-	return x86_msr_write(cpu, x86_gpr_sized(cpu, RCX, 4), v, false);
+		st = msr_watched(cpu, x86_gpr_sized(cpu, RCX, 4), &v, true);
+	else
+		st = x86_msr_write(cpu, x86_gpr_sized(cpu, RCX, 4), v, false);
+	PROBE(kvm_msr, 1, x86_gpr_sized(cpu, RCX, 4), v, st);
+	return st;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "virt/irq/chip.h"
 
 #define IOAPIC_LENGTH 0x100
@@ -64,6 +65,7 @@ int irqchip_set_line(struct irqchip *chip, unsigned gsi, int level, unsigned sou
 
 	if (source > 31)
 		return -1;
+	PROBE(kvm_set_irq, gsi, level, source);
 	chip_lock(chip);
 	r = route_line(chip, gsi, level, source);
 	chip_unlock(chip);
@@ -80,6 +82,7 @@ int irqchip_raise(struct irqchip *chip, unsigned gsi, unsigned source, bool hold
 		chip_lock(chip);
 	else if (pthread_mutex_trylock(&chip->lock))
 		return -EAGAIN;
+	PROBE(kvm_set_irq, gsi, 1, source);
 	r = route_line(chip, gsi, 1, source);
 	if (!hold)
 		route_line(chip, gsi, 0, source);
@@ -98,6 +101,7 @@ int irqchip_msi(struct irqchip *chip, u64 address, u32 data)
 {
 	int r;
 
+	PROBE(kvm_msi_set_irq, address, data);
 	chip_lock(chip);
 	r = irq_deliver_msi(chip, address, data);
 	chip_unlock(chip);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Interrupts and events at a local APIC: request, service, priority, and the hint that vCPUs read. */
+#include "base/probe.h"
 #include "virt/irq/chip.h"
 
 /* A 256-bit bank (IRR, ISR, TMR) is eight registers 16 bytes apart. */
@@ -182,6 +183,7 @@ int lapic_accept(struct lapic *l, const struct irq_message *msg)
 {
 	int accepted = 1;
 
+	PROBE(kvm_apic_accept_irq, l->id, msg->mode, msg->level_triggered, msg->vector);
 	switch ((enum irq_mode)msg->mode) {
 	case IRQ_FIXED:
 	case IRQ_LOWEST:
@@ -231,6 +233,7 @@ int lapic_finish(struct lapic *l)
 	if (vector >= 0)
 		bank_put(l, APIC_ISR, (unsigned)vector, false);
 	lapic_refresh(l);
+	PROBE(kvm_eoi, l->id, vector);
 	return vector;
 }
 
