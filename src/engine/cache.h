@@ -57,6 +57,13 @@ struct pc_entry {     /* host pc to guest instruction; sorted by .host */
 #define PC_ACCESS                                                                                  \
 	BIT(4) /* the host instruction here is an access to guest memory, and nothing was done before it */
 
+/* Guest registers in the second body of a loop (x86/loop.c): host register by guest register; IN_GPR: in cpu.gpr[]. */
+struct loop_regs {
+	u32 from, to; /* offsets from the block's code */
+	u8 home[16];
+};
+#define IN_GPR 0xff
+
 struct page_node { /* on the list of one chunk of a page */
 	struct block *block;
 	struct code_page *page;
@@ -88,6 +95,7 @@ struct block {
 	struct page_node *node; /* one for each chunk that it was made from */
 	struct exit_link exit[2];
 	struct exit_link *incoming;
+	struct loop_regs *loop; /* NULL: none */
 } __attribute__((aligned(64)));
 
 #define CHUNK_SHIFT 6 /* a page has 64 chunks of 64 bytes */

@@ -10,6 +10,7 @@
 #include "cpu/x86/event.h"
 #include "engine/chain.h"
 #include "engine/vcpu.h"
+#include "engine/x86/regs.h"
 
 static __thread struct engine_vcpu *running __attribute__((tls_model("initial-exec")));
 static __thread pid_t thread __attribute__((tls_model("initial-exec")));
@@ -69,12 +70,19 @@ void signals_leave(struct engine_vcpu *v)
 	running = NULL;
 }
 
-/* Index in gregs of each guest register's host register. */
-static const s8 greg_of[16] = {
+/* Index in gregs of each host register. */
+static const u8 greg_of[16] = {
 	[RAX] = REG_RAX, [RCX] = REG_RCX, [RDX] = REG_RDX, [RBX] = REG_RBX,
-	[RSP] = REG_R13, [RBP] = REG_RBP, [RSI] = REG_RSI, [RDI] = REG_RDI,
+	[RSP] = REG_RSP, [RBP] = REG_RBP, [RSI] = REG_RSI, [RDI] = REG_RDI,
 	[R8] = REG_R8,	 [R9] = REG_R9,	  [R10] = REG_R10, [R11] = REG_R11,
-	[R12] = REG_R12, [R13] = -1,	  [R14] = -1,	   [R15] = -1,
+	[R12] = REG_R12, [R13] = REG_R13, [R14] = REG_R14, [R15] = REG_R15,
+};
+
+/* Where guest registers are when a block is anywhere but in the second body of a loop. */
+static const u8 home_of[16] = {
+	[RAX] = RAX, [RCX] = RCX,    [RDX] = RDX,    [RBX] = RBX,    [RSP] = HOST_RSP, [RBP] = RBP,
+	[RSI] = RSI, [RDI] = RDI,    [R8] = R8,	     [R9] = R9,	     [R10] = R10,      [R11] = R11,
+	[R12] = R12, [R13] = IN_GPR, [R14] = IN_GPR, [R15] = IN_GPR,
 };
 
 static const struct pc_entry *pc_find(const struct block *b, u32 host)
@@ -92,14 +100,17 @@ static u16 aflags_of(u64 rflags)
 	       (rflags & FL_OF ? AF_OF : 0);
 }
 
-static void state_save(struct engine_vcpu *v, const greg_t *g, const struct pc_entry *pc)
+static void state_save(struct engine_vcpu *v, const greg_t *g, const struct block *b,
+		       const struct pc_entry *pc)
 {
 	static const u8 lendable[3] = { RSI, RDI, RBP };
 	struct x86_cpu *cpu = &v->cpu;
+	bool in_loop = b->loop && pc->host >= b->loop->from && pc->host < b->loop->to;
+	const u8 *home = in_loop ? b->loop->home : home_of;
 
 	for (unsigned r = 0; r < 16; r++)
-		if (greg_of[r] >= 0)
-			cpu->gpr[r] = g[greg_of[r]];
+		if (home[r] != IN_GPR)
+			cpu->gpr[r] = g[greg_of[home[r]]];
 	for (unsigned k = 0; k < 3; k++)
 		if (pc->flags >> PC_LENT_SHIFT & BIT(k))
 			cpu->gpr[lendable[k]] = v->lent[k];
@@ -147,7 +158,7 @@ static bool take(struct engine_vcpu *v, ucontext_t *uc)
 	entry = b ? pc_find(b, pc - start - b->code) : NULL;
 	if (!entry)
 		return false;
-	state_save(v, g, entry);
+	state_save(v, g, b, entry);
 	if (raise_for(v, g[REG_TRAPNO])) {
 		v->reason = LEAVE_FAULT;
 	} else {
@@ -260,7 +271,7 @@ static void fetched(struct engine_vcpu *v, ucontext_t *uc)
 	if (!entry || !(entry->flags & PC_ACCESS) || entry->host != pc - start - b->code ||
 	    v->step || v->unshadow || v->unrf || v->hold_kick)
 		return;
-	state_save(v, g, entry);
+	state_save(v, g, b, entry);
 	v->reason = LEAVE_NONE;
 	g[REG_RIP] = v->stubs.leave;
 }

@@ -104,6 +104,7 @@ struct regcache {
 	u64 delta[RC_SIZE]; /* host address - linear address */
 	u64 host[RC_SIZE];  /* host address of the range */
 };
+#define LOOP_SLOTS    64
 #define RC_STUB_SIZES 9 /* 1, 2, 4 ... 256 */
 
 /* limit = range - room: no access that hits can cross the end. */
@@ -113,7 +114,7 @@ static inline unsigned rc_room(unsigned i)
 }
 
 /* How a check hands over the address and takes the answer: see x86/miss.c. */
-enum miss_kind { MISS_HOST0, MISS_DELTA, MISS_WINDOW, MISS_HOST1, MISS_KINDS };
+enum miss_kind { MISS_HOST0, MISS_DELTA, MISS_WINDOW, MISS_HOST1, MISS_LOOP, MISS_KINDS };
 
 /* What is kept of a checked operand. */
 struct mem_site {
@@ -260,7 +261,12 @@ struct engine_vcpu {
 	u64 inline_hits; /* verbose only: memory operands served inline */
 	u64 chained,
 		cached; /* verbose only: block exits by a linked jump, by the branch cache; the rest are dispatches */
-	struct regcache rc[2];		      /* supervisor, user */
+	struct regcache rc[2]; /* supervisor, user */
+	/* Loops (x86/loop.c): rounds that are sure, less one; the value of the register at which they end. */
+	u64 loop_more, loop_bound;
+	/* By a hash of the loop: rounds until the next try; the same register at the last start and end. */
+	u8 loop_wait[LOOP_SLOTS];
+	u64 loop_start[LOOP_SLOTS], loop_last[LOOP_SLOTS];
 	struct tlb_entry *tlb;		      /* of the context of the current mode */
 	struct tlb_entry *tlb_ac, *tlb_no_ac; /* what it is with AC set, and clear */
 	u64 rare_flags;			      /* RFLAGS but for the arithmetic flags, IF and AC */

@@ -72,6 +72,7 @@ static int system_start(void)
 	system_state.engine.verbose = o.counters;
 	system_state.collector = o.collector;
 	system_state.engine.windows = o.windows;
+	system_state.engine.loops = o.loops;
 	system_state.engine.beside = o.beside;
 	system_state.engine.named = o.perf_map;
 	system_state.engine.exact = o.exact;

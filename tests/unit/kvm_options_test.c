@@ -37,9 +37,11 @@ static void accepts(void **state)
 	assert_true(parsed.beside);
 	assert_false(parsed.perf_map);
 	assert_false(parsed.exact);
-	assert_int_equal(parse("windows=off,beside=off,perf-map=on,exact=on"), 0);
+	assert_true(parsed.loops);
+	assert_int_equal(parse("windows=off,loops=off,beside=off,perf-map=on,exact=on"), 0);
 	assert_true(parsed.exact);
 	assert_false(parsed.windows);
+	assert_false(parsed.loops);
 	assert_false(parsed.beside);
 	assert_true(parsed.perf_map);
 	assert_int_equal(parse("cpu-mask=x86-64-v2,cpu-mask=none"), 0);
@@ -61,6 +63,7 @@ static void refuses(void **state)
 		{ "dirty=ring", "wp or pml" },
 		{ "windows=1", "on or off" },
 		{ "exact=yes", "on or off" },
+		{ "loops=1", "on or off" },
 		{ "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa="
 		  "1",
 		  "too long" },

@@ -445,9 +445,11 @@ static void branch_jcc(struct tr *t, unsigned i)
 	if (!is_linkable(t, next) || !is_linkable(t, target) || t->v->engine->options.verbose) {
 		two_ways(t, i, emit_jcc(&t->e, t->d[i].cc));
 	} else if (target <= t->off[i]) {
+		t->loop.branch = t->e.p;
 		emit_jcc(&t->e, t->d[i].cc ^ 1);
 		exit_here(t, next);
-		emit_exit_poll(t, target);
+		if (!t->loop.on || !tr_loop_back(t))
+			emit_exit_poll(t, target);
 	} else {
 		emit_jcc(&t->e, t->d[i].cc);
 		exit_here(t, target);

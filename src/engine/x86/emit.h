@@ -89,10 +89,11 @@ static inline void emit_rex(struct emit *e, bool w, unsigned reg, unsigned index
 }
 
 /* ModRM (and SIB, displacement) for [base + disp]. */
-static inline void emit_modrm_base(struct emit *e, unsigned reg, unsigned base, s32 disp)
+static inline void emit_modrm_disp(struct emit *e, unsigned reg, unsigned base, s32 disp,
+				   bool no_disp8)
 {
 	bool sib = (base & 7) == RSP;
-	unsigned mod = disp == 0 && (base & 7) != RBP ? 0 : disp == (s8)disp ? 1 : 2;
+	unsigned mod = disp == 0 && (base & 7) != RBP ? 0 : disp == (s8)disp && !no_disp8 ? 1 : 2;
 
 	emit8(e, mod << 6 | (reg & 7) << 3 | (sib ? 4 : base & 7));
 	if (sib)
@@ -101,6 +102,11 @@ static inline void emit_modrm_base(struct emit *e, unsigned reg, unsigned base, 
 		emit8(e, disp);
 	else if (mod == 2)
 		emit32(e, disp);
+}
+
+static inline void emit_modrm_base(struct emit *e, unsigned reg, unsigned base, s32 disp)
+{
+	emit_modrm_disp(e, reg, base, disp, false);
 }
 
 /* op reg, [base + disp] and the like; @w: 64-bit. */
@@ -112,15 +118,15 @@ static inline void emit_op_base(struct emit *e, bool w, u8 op, unsigned reg, uns
 	emit_modrm_base(e, reg, base, disp);
 }
 
-/* ModRM, SIB and displacement for [base + index + disp]; @index is not RSP. */
+/* ModRM, SIB and displacement for [base + (index << shift) + disp]; @index is not RSP. */
 static inline void emit_modrm_index(struct emit *e, unsigned reg, unsigned base, unsigned index,
-				    s32 disp, bool no_disp8)
+				    unsigned shift, s32 disp, bool no_disp8)
 {
 	unsigned mod = disp == 0 && (base & 7) != RBP ? 0 : disp == (s8)disp && !no_disp8 ? 1 : 2;
 
 	leaf_assert(index != RSP);
 	emit8(e, mod << 6 | (reg & 7) << 3 | 4);
-	emit8(e, (index & 7) << 3 | (base & 7));
+	emit8(e, shift << 6 | (index & 7) << 3 | (base & 7));
 	if (mod == 1)
 		emit8(e, disp);
 	else if (mod == 2)
@@ -133,7 +139,7 @@ static inline void emit_op_index(struct emit *e, bool w, u8 op, unsigned reg, un
 {
 	emit_rex(e, w, reg, index, base);
 	emit8(e, op);
-	emit_modrm_index(e, reg, base, index, disp, false);
+	emit_modrm_index(e, reg, base, index, 0, disp, false);
 }
 
 /* op reg, gs:[disp]: the vCPU. */
@@ -270,6 +276,15 @@ static inline void emit_shift(struct emit *e, bool w, enum shift op, unsigned ds
 	emit8(e, 0xc1);
 	emit8(e, 0xc0 | op << 3 | (dst & 7));
 	emit8(e, n);
+}
+
+/* imul dst, dst, v */
+static inline void emit_imul_imm(struct emit *e, unsigned dst, s32 v)
+{
+	emit_rex(e, true, dst, 0, dst);
+	emit8(e, 0x69);
+	emit8(e, 0xc0 | (dst & 7) << 3 | (dst & 7));
+	emit32(e, v);
 }
 
 #define EMIT_NO_REG 0xff

@@ -3,7 +3,7 @@
 #include "engine/x86/translate.h"
 
 /*
- * Four ways to use an entry of the register cache, by what is in which register (enum miss_kind):
+ * Five ways to use an entry of the register cache, by what is in which register (enum miss_kind):
  *
  *	MISS_HOST0			MISS_DELTA, MISS_WINDOW		MISS_HOST1
  *	lea  t0, [ea]			lea  t1, [ea]			lea  t1, [ea]
@@ -15,7 +15,8 @@
  *	op   [t0]
  *
  * The second leaves the difference of host and linear address in T0 for the accesses that follow (window.c); the third
- * touches T1 only, so that such a T0 stays. A miss calls a stub that looks into the TLB and makes the page the entry's
+ * touches T1 only, so that such a T0 stays; MISS_LOOP is as it, but T0 is free, and what C would have to do leaves the
+ * loop instead (loop.c). A miss calls a stub that looks into the TLB and makes the page the entry's
  * range; what is not in the TLB goes to engine_mem_slow().
  */
 
@@ -35,10 +36,6 @@ static u8 *emit_tlb_probe(struct emit *e, unsigned size, bool write)
 	emit_alu_imm(e, true, ALU_CMP, T0, PAGE_SIZE - size);
 	return emit_jcc(e, CC_A);
 }
-
-#define RC(table, field, i)                                                                        \
-	((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) +  \
-	       8 * (i)))
 
 #define NEG_T1 ((const u8[]){ 0x49, 0xf7, 0xdf })
 
@@ -81,10 +78,10 @@ static void emit_rc_fill(struct emit *e, const struct slow_path *s)
 /* The result is in T0: back to the block. */
 static void emit_stub_ret(struct emit *e, enum miss_kind kind)
 {
-	if (kind == MISS_HOST1) {
+	if (kind == MISS_HOST1 || kind == MISS_LOOP)
 		emit_mov(e, T1, T0);
+	if (kind == MISS_HOST1)
 		emit_load_gs(e, T0, GS(stub_t0));
-	}
 	emit8(e, 0xc3);
 }
 
@@ -125,6 +122,12 @@ static void emit_stub_slow(struct emit *e, const struct stubs *stubs, enum miss_
 	case MISS_DELTA:
 		emit_record(e);
 		emit_jmp_to(e, stubs->mem_slow_delta);
+		break;
+	case MISS_LOOP: /* what leaves the loop is behind the jump behind the call */
+		emit_op_base(e, true, 0x8b, T1, RSP, 0);
+		emit_lea(e, RSP, RSP, EMIT_NO_REG, 1, 8, 8);
+		emit_lea(e, T1, T1, EMIT_NO_REG, 1, 5, 8);
+		emit_bytes(e, (const u8[]){ 0x41, 0xff, 0xe7 }, 3); /* jmp t1 */
 		break;
 	case MISS_WINDOW:
 		emit_mov32(e, T1, T0);
@@ -206,6 +209,7 @@ static struct slow_path *slow_path_new(struct tr *t, unsigned i, struct x86_insn
 
 	leaf_assert(t->nslow <= ARRAY_SIZE(t->slow));
 	s->kind = MISS_HOST0;
+	s->insn = i;
 	s->write = write;
 	s->rec = (u64)rec;
 	s->size_class = size_class(size);
@@ -271,6 +275,36 @@ void tr_translate_delta(struct tr *t, unsigned i, struct mem_site *site, unsigne
 	slow_path_back(t, s);
 }
 
+const struct slow_path *tr_check_of(const struct tr *t, unsigned i)
+{
+	for (unsigned k = 0; k < t->nslow; k++)
+		if (t->slow[k].insn == i)
+			return &t->slow[k];
+	return NULL;
+}
+
+void tr_translate_loop(struct tr *t, unsigned i, bool far)
+{
+	const struct x86_insn *insn = &t->d[i].insn;
+	struct slow_path *s = &t->slow[t->nslow++];
+	struct emit *e = &t->e;
+
+	leaf_assert(t->nslow <= ARRAY_SIZE(t->slow));
+	*s = far ? (struct slow_path){ .insn = i, .size_class = -1 } : *tr_check_of(t, i);
+	s->kind = MISS_LOOP;
+	s->call = NULL;
+	if (far) {
+		s->site = emit_tlb_probe(e, insn->memsize, insn->access & INSN_WRITE);
+		emit_op_base(e, true, ALU_ADD << 3 | 3, T0, T1, offsetof(struct tlb_entry, page));
+	} else {
+		emit_alu_gs(e, ALU_XOR, T1, RC(s->table, tag, s->index));
+		emit_alu_gs(e, ALU_CMP, T1, RC(s->table, limit, s->index));
+		s->site = emit_jcc(e, CC_AE);
+		emit_alu_gs(e, ALU_ADD, T1, RC(s->table, host, s->index));
+	}
+	s->back = e->p;
+}
+
 static u32 *rc_stub(const struct tr *t, const struct slow_path *s)
 {
 	return &t->v->rc_stub[s->table][s->index][s->kind][s->size_class];
@@ -313,6 +347,14 @@ void tr_slow_paths(struct tr *t)
 		struct slow_path *s = &t->slow[k];
 
 		emit_patch(e, s->site);
+		if (s->kind == MISS_LOOP) {
+			if (s->size_class >= 0) {
+				emit_stub_call(t, s);
+				emit_jmp_to(e, (u64)s->back + e->delta);
+			}
+			tr_loop_leave(t, s->insn);
+			continue;
+		}
 		if (s->size_class >= 0) {
 			emit_stub_call(t, s);
 			emit_jmp_to(e, (u64)s->back + e->delta);

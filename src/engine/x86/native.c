@@ -76,7 +76,7 @@ void tr_native(struct tr *t, unsigned i)
 {
 	const struct decoded *d = &t->d[i];
 	struct patch patch = {
-		{ PATCH_KEEP, PATCH_KEEP, PATCH_KEEP, PATCH_KEEP }, PATCH_KEEP, PATCH_KEEP, 0
+		{ PATCH_KEEP, PATCH_KEEP, PATCH_KEEP, PATCH_KEEP }, PATCH_KEEP, PATCH_KEEP, 0, 0
 	};
 	struct mem_ref ref = { PATCH_KEEP, PATCH_KEEP, 0 };
 	struct pool pool = { { 0 }, 0, 0 };

@@ -43,9 +43,9 @@ static void emit_modrm(struct emit *e, const struct decoded *d, const struct pat
 	if (p->base == PATCH_KEEP)
 		emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 	else if (p->index == PATCH_KEEP)
-		emit_modrm_base(e, reg, p->base, 0);
+		emit_modrm_disp(e, reg, p->base, p->disp, d->enc == ENC_EVEX);
 	else /* EVEX multiplies a displacement of one byte */
-		emit_modrm_index(e, reg, p->base, p->index, p->disp, d->enc == ENC_EVEX);
+		emit_modrm_index(e, reg, p->base, p->index, p->shift, p->disp, d->enc == ENC_EVEX);
 	emit_bytes(e, d->insn.bytes + d->imm_off, d->insn.len - d->imm_off);
 }
 

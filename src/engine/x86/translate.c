@@ -227,6 +227,7 @@ static void emit_block(struct tr *t)
 		emit_flags_load(&t->e, T0, GS_AFLAGS);
 	t->b->chain = t->e.p - t->c->code_w;
 	for (unsigned i = 0; i < t->n; i++) {
+		tr_loop_at(t, i);
 		tr_pc(t, i, 0);
 		if (translate_one(t, i))
 			goto slow;
@@ -296,6 +297,8 @@ static void emit_begin(struct tr *t, struct block *b, size_t room, size_t meta_r
 	for (unsigned k = 0; k < ARRAY_SIZE(b->exit); k++)
 		b->exit[k] = (struct exit_link){ 0 };
 	b->incoming = NULL;
+	b->loop = NULL;
+	tr_loop_plan(t);
 }
 
 /* The block's code is written: what belongs to it. Returns whether there was room for all. */

@@ -15,6 +15,10 @@
 	((u32)(offsetof(struct engine_vcpu, cpu.seg) + (s) * sizeof(struct x86_seg) +              \
 	       offsetof(struct x86_seg, base)))
 #define GS_AFLAGS GS(cpu.aflags)
+/* A field of an entry of the register cache. */
+#define RC(table, field, i)                                                                        \
+	((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) +  \
+	       8 * (i)))
 
 #define BLOCK_MAX 64 /* instructions */
 #define IN_MEMORY 0xff
@@ -36,6 +40,39 @@ struct slow_path {
 	s8 size_class; /* log2 of the size; -1: not by the register cache */
 	u8 table;
 	u16 index; /* register cache entry */
+	u8 insn;
+};
+
+/* Operands of a loop whose address moves by the same in each round, behind the same registers (loop.c). */
+struct loop_group {
+	u8 base, index, scale; /* as in struct x86_insn */
+	u8 reg;		       /* holds what makes host addresses of theirs */
+	bool write;
+	s64 lo, hi; /* what they access, from the address that the registers give at the loop's head */
+	s64 stride;
+	u16 entry; /* of the register cache */
+	u8 table;
+};
+
+#define LOOP_GROUPS 8
+/* What serves an operand, else than a group. */
+#define LOOP_CHECKED 0xfe
+#define LOOP_FAR     0xfd
+
+struct loop {
+	bool on;
+	u8 slot;  /* of the vCPU's counters */
+	u8 mover; /* a register that each round moves by .step */
+	s64 step;
+	u16 lent;    /* bits: guest registers that are in cpu.gpr[] meanwhile */
+	u16 stored;  /* bits: in memory otherwise, and written in the loop */
+	u8 home[16]; /* host registers of guest registers */
+	unsigned ngroups;
+	struct loop_group group[LOOP_GROUPS];
+	u8 of[BLOCK_MAX];    /* group of an instruction's operand, or LOOP_* */
+	s64 at[BLOCK_MAX];   /* of an operand with a group, as lo and hi */
+	u8 *body[BLOCK_MAX]; /* where the instructions begin in the block's first body */
+	u8 *branch;	     /* and its conditional jump */
 };
 
 /* While valid, T0 is host - linear address for [lo, hi) around what @base was when the window was made. */
@@ -68,14 +105,15 @@ struct tr {
 	gpa_t second;
 	bool windows;
 	struct window window;
+	struct loop loop;
 	unsigned n;
 	struct decoded d[BLOCK_MAX];
 	u16 off[BLOCK_MAX];	    /* offset in the page */
 	u16 live_in[BLOCK_MAX + 1]; /* FL_*: flags that are needed at the start of instruction i */
 	unsigned npc;
-	struct pc_entry pc[BLOCK_MAX * 3 + 8];
+	struct pc_entry pc[BLOCK_MAX * 4 + 8];
 	unsigned nslow;
-	struct slow_path slow[BLOCK_MAX * 2];
+	struct slow_path slow[BLOCK_MAX * 3];
 	unsigned nexits;
 };
 
@@ -118,13 +156,33 @@ void tr_translate_t1(struct tr *t, unsigned i, struct x86_insn *rec, unsigned ba
 void tr_translate_delta(struct tr *t, unsigned i, struct mem_site *site, unsigned base,
 			unsigned size, bool write, bool window);
 
+/* The first check that was emitted for instruction @i, or NULL. */
+const struct slow_path *tr_check_of(const struct tr *t, unsigned i);
+/*
+ * T1 = linear address, by the register cache: T1 = host address; or (@far) T0 = linear address, by the TLB: T0 = host
+ * address. What is not there leaves the loop. Flags are clobbered.
+ */
+void tr_translate_loop(struct tr *t, unsigned i, bool far);
+
+/* loop.c */
+/* The instructions are known: whether they are a loop, and how. */
+void tr_loop_plan(struct tr *t);
+/* Instruction @i of the first body comes next. */
+void tr_loop_at(struct tr *t, unsigned i);
+/* The conditional jump back was not taken out: the next round. Returns false when nothing was emitted. */
+bool tr_loop_back(struct tr *t);
+/* From the second body, with nothing of instruction @i done, to its place in the first. */
+void tr_loop_leave(struct tr *t, unsigned i);
+
 /* window.c */
 bool tr_window_eligible(const struct tr *t, const struct x86_insn *insn);
 /* The operand [base + disp], checked or in the window. @as: memsize, access and segment when they are not the instruction's. */
 struct mem_ref tr_window(struct tr *t, unsigned i, unsigned base, s32 disp, unsigned size,
 			 bool write, const struct x86_insn *as);
 /* Register @base was moved. */
-void tr_window_moved(struct tr *t, unsigned base, s32 add);
+void tr_window_moved(struct tr *t, unsigned base, s64 add);
+/* What an instruction does to register @base: false if that is more than adding *add. */
+bool tr_moves_by_constant(const struct decoded *d, unsigned base, s64 *add);
 /* Instruction @i has been emitted: follow what it did to registers. */
 void tr_window_after(struct tr *t, unsigned i);
 

@@ -28,8 +28,7 @@ bool tr_window_eligible(const struct tr *t, const struct x86_insn *insn)
 	       insn->memsize <= 64;
 }
 
-/* What the instruction does to register @base: false if that is more than adding *add. */
-static bool moves_by_constant(const struct decoded *d, unsigned base, s64 *add)
+bool tr_moves_by_constant(const struct decoded *d, unsigned base, s64 *add)
 {
 	const struct x86_insn *insn = &d->insn;
 
@@ -39,18 +38,24 @@ static bool moves_by_constant(const struct decoded *d, unsigned base, s64 *add)
 	if (d->cls == CLS_LEA) {
 		*add = insn->disp;
 		return insn->opsize == 8 && insn->adsize == 8 && insn->base == base &&
-		       insn->index == INSN_NO_REG && insn->disp == (s16)insn->disp;
+		       insn->index == INSN_NO_REG && insn->disp == (s32)insn->disp;
 	}
-	if (insn->opsize != 8 || insn->has_mem || insn->imm != (u64)(s64)(s8)insn->imm)
+	if (insn->opsize != 8 || insn->has_mem || insn->imm != (u64)(s64)(s32)insn->imm)
 		return false;
 	if (d->cls == CLS_STACK && base == RSP && d->ngpr == 1 && d->gpr[0].reg != RSP) {
 		*add = insn->op == X86_OP_push ? -8 : 8;
 		return insn->op == X86_OP_push || insn->op == X86_OP_pop;
 	}
+	if (d->cls == CLS_NATIVE && d->enc == ENC_LEGACY && !d->has_modrm && base == RAX &&
+	    d->imm_off - d->opcode_off == 1 && (insn->opcode == 0x05 || insn->opcode == 0x2d)) {
+		*add = insn->opcode == 0x05 ? (s64)insn->imm : -(s64)insn->imm;
+		return true;
+	}
 	if (d->cls != CLS_NATIVE || d->enc != ENC_LEGACY || d->ngpr != 1 || !d->has_modrm ||
 	    d->modrm_off - d->opcode_off != 1 || insn->rm != base)
 		return false;
-	if (insn->opcode == 0x83 && ((insn->modrm >> 3 & 7) == 0 || (insn->modrm >> 3 & 7) == 5))
+	if ((insn->opcode == 0x83 || insn->opcode == 0x81) &&
+	    ((insn->modrm >> 3 & 7) == 0 || (insn->modrm >> 3 & 7) == 5))
 		*add = (insn->modrm >> 3 & 7) ? -(s64)insn->imm : (s64)insn->imm;
 	else if (insn->opcode == 0xff && (insn->modrm >> 3 & 7) < 2)
 		*add = (insn->modrm >> 3 & 7) ? -1 : 1;
@@ -129,7 +134,7 @@ static void scan(const struct tr *t, unsigned i, const struct reach *first, s64 
 			*lo = from;
 			*hi = to;
 		}
-		if (!moves_by_constant(d, first->base, &add))
+		if (!tr_moves_by_constant(d, first->base, &add))
 			return;
 		moved += add;
 	}
@@ -171,14 +176,15 @@ struct mem_ref tr_window(struct tr *t, unsigned i, unsigned base, s32 disp, unsi
 	return ref;
 }
 
-void tr_window_moved(struct tr *t, unsigned base, s32 add)
+void tr_window_moved(struct tr *t, unsigned base, s64 add)
 {
 	struct window *w = &t->window;
 
-	if (w->base == base)
-		w->moved += add;
-	if (w->moved != (s16)w->moved)
-		w->valid = false;
+	if (!w->valid || w->base != base)
+		return;
+	add += w->moved;
+	w->valid = add == (s16)add;
+	w->moved = add;
 }
 
 void tr_window_after(struct tr *t, unsigned i)
@@ -187,7 +193,7 @@ void tr_window_after(struct tr *t, unsigned i)
 
 	if (!t->window.valid)
 		return;
-	if (moves_by_constant(&t->d[i], t->window.base, &add))
+	if (tr_moves_by_constant(&t->d[i], t->window.base, &add))
 		tr_window_moved(t, t->window.base, add);
 	else
 		t->window.valid = false;
