@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cmd/words.h"
@@ -115,9 +116,45 @@ int parse_share(const char *value, void *field, struct why *why)
 	return r;
 }
 
+static int vsock_uds(void *device, const char *value, struct why *why)
+{
+	struct vsock_config *v = device;
+
+	if (!*value || strlen(value) >= sizeof(v->path))
+		return why_set(why, EINVAL, "the path of a socket has 1 to %zu characters here",
+			       sizeof(v->path) - 1);
+	strcpy(v->path, value);
+	return 0;
+}
+
+static const struct word_row vsock_words[] = { { "uds", vsock_uds, true } };
+
+/* CID[,uds=PATH]: 0 to 2 are hypervisor, local and host, the last is any. */
+int parse_vsock(const char *value, void *field, struct why *why)
+{
+	struct vmm_devices *all = field;
+	struct vsock_config *v = &all->vsock;
+	char number[32], *end;
+	int r;
+
+	if (v->cid)
+		return why_set(why, EINVAL, "a guest has one; give the option once");
+	snprintf(v->path, sizeof(v->path), "vsock.sock");
+	r = words_take(vsock_words, ARRAY_SIZE(vsock_words), value, number, sizeof(number), v, why);
+	if (r < 0)
+		return r;
+	v->cid = strtoull(number, &end, 10);
+	if (number[0] < '0' || number[0] > '9' || *end || v->cid < 3 || v->cid > 0xfffffffe) {
+		v->cid = 0;
+		return why_set(why, EINVAL, "'%s' is no address of a guest; give a number from 3",
+			       number);
+	}
+	return 0;
+}
+
 bool devices_any(const struct vmm_devices *d)
 {
-	return d->disk_count || d->share_count || d->net_count || d->has_ports;
+	return d->disk_count || d->share_count || d->net_count || d->vsock.cid || d->has_ports;
 }
 
 int device_modules(struct modules *modules, const struct vmm_devices *d, const char *root,
@@ -127,10 +164,15 @@ int device_modules(struct modules *modules, const struct vmm_devices *d, const c
 		const char *module;
 		bool is_wanted;
 	} wishes[] = {
-		{ "virtio_pci", true },		{ "virtio_rng", true },
-		{ "pvpanic_pci", true },	{ "virtio_blk", d->disk_count },
-		{ "virtio_net", d->net_count }, { "virtiofs", d->share_count },
-		{ "overlay", d->has_ports },	{ "virtio_console", d->has_ports },
+		{ "virtio_pci", true },
+		{ "virtio_rng", true },
+		{ "pvpanic_pci", true },
+		{ "virtio_blk", d->disk_count },
+		{ "virtio_net", d->net_count },
+		{ "virtiofs", d->share_count },
+		{ "vmw_vsock_virtio_transport", d->vsock.cid },
+		{ "overlay", d->has_ports },
+		{ "virtio_console", d->has_ports },
 	};
 	int r = 0;
 

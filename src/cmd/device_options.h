@@ -11,6 +11,7 @@
 int parse_disk(const char *value, void *field, struct why *why);
 int parse_share(const char *value, void *field, struct why *why);
 int parse_net(const char *value, void *field, struct why *why);
+int parse_vsock(const char *value, void *field, struct why *why);
 
 /* The drivers that a kernel of modules needs for these devices, from the folder @root. */
 int device_modules(struct modules *modules, const struct vmm_devices *devices, const char *root,

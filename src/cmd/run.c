@@ -136,6 +136,8 @@ static const struct args_row run_rows[] = {
 	  "a virtio network; words: hostfwd=[udp:][ADDR:]PORT-[ADDR:]PORT, restrict, if=NAME, "
 	  "fd=N, "
 	  "mac=M" },
+	{ "vsock", 0, parse_vsock, FIELD(devices), "CID[,uds=PATH]",
+	  "virtio sockets: the guest's port P is 'CONNECT P' at PATH, the host's is PATH_P" },
 	{ "gdb", 0, args_text, FIELD(gdb), "PLACE",
 	  "wait for gdb at tcp:PORT, tcp:ADDRESS:PORT or unix:PATH; it starts the machine" },
 	{ "flat", 0, parse_flat, FIELD(flat), "FILE@ADDR",
@@ -158,6 +160,7 @@ static const struct args_row restore_rows[] = {
 	  "a real KVM device, for example /dev/kvm, instead of the built-in one" },
 	{ "disk", 0, parse_disk, FIELD(devices), "FILE[,WORD...]",
 	  "as it was given to 'anykvm run'; so with the other devices" },
+	{ "vsock", 0, parse_vsock, FIELD(devices), "CID[,uds=PATH]", "as of 'anykvm run'" },
 	{ "name", 'n', args_text, FIELD(name), "NAME", "name of the VM" },
 	{ "json", 0, NULL, FIELD(json), NULL, "the end as JSON on stderr" },
 	{ "verbose", 'v', NULL, FIELD(verbose), NULL, "print times and counters" },

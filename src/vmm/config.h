@@ -49,6 +49,12 @@ struct net_config {
 	int fd;		    /* tap: opened by the caller, or -1 */
 };
 
+/* The host's programs meet the guest's at unix sockets beginning with @path. */
+struct vsock_config {
+	u64 cid; /* 0: there is none */
+	char path[96];
+};
+
 /* What is on the PCI bus. */
 struct vmm_devices {
 	struct disk_config disks[VMM_MAX_DISKS];
@@ -57,6 +63,7 @@ struct vmm_devices {
 	unsigned share_count;
 	struct net_config nets[VMM_MAX_NETS];
 	unsigned net_count;
+	struct vsock_config vsock;
 	bool has_ports; /* stdin, stdout, stderr and the status of a command */
 };
 

@@ -80,6 +80,16 @@ static int net_add(struct devices *d, unsigned i, const struct net_config *confi
 	return 0;
 }
 
+static int vsock_add(struct devices *d, const struct vsock_config *config, const struct ram *ram,
+		     struct why *why)
+{
+	int r = vsock_create(&d->vsock, config, &d->pci, &d->loop, ram, why);
+
+	if (r == 0)
+		add(d, vsock_device(d->vsock));
+	return r;
+}
+
 static int ports_add(struct devices *d, const struct devices_ops *ops, const struct ram *ram,
 		     struct why *why)
 {
@@ -116,6 +126,8 @@ int devices_create(struct devices *d, const struct vmm_devices *wanted, const st
 		r = share_add(d, i, &wanted->shares[i], ram, why);
 	for (unsigned i = 0; i < wanted->net_count && r == 0; i++)
 		r = net_add(d, i, &wanted->nets[i], ram, why);
+	if (r == 0 && wanted->vsock.cid)
+		r = vsock_add(d, &wanted->vsock, ram, why);
 	if (r == 0 && wanted->has_ports)
 		r = ports_add(d, &ops, ram, why);
 	if (r == 0)
@@ -138,6 +150,8 @@ void devices_destroy(struct devices *d)
 	for (unsigned i = 0; i < VMM_MAX_NETS; i++)
 		if (d->nets[i])
 			net_destroy(d->nets[i]);
+	if (d->vsock)
+		vsock_destroy(d->vsock);
 	if (d->ports)
 		ports_destroy(d->ports);
 	if (d->rng)

@@ -9,6 +9,7 @@
 #include "vmm/virtio/fs.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/ports.h"
+#include "vmm/virtio/vsock.h"
 
 /* Called by the device thread. */
 struct devices_ops {
@@ -26,6 +27,7 @@ struct devices {
 	struct blk *disks[VMM_MAX_DISKS];
 	struct fs *shares[VMM_MAX_SHARES];
 	struct net *nets[VMM_MAX_NETS];
+	struct vsock *vsock;
 	struct ports *ports;
 	struct virtio_device *all[PCI_SLOTS]; /* in the order of their slots */
 	unsigned count;
