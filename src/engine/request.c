@@ -127,6 +127,7 @@ static bool serve_once(struct engine_vcpu *v)
 /*
  * The interrupted code may hold host addresses of pages that it was allowed to write. They are recorded again before the
  * acknowledgement, so its stores belong to the next log; and a tag that it is about to install has its record.
+ * Earlier instructions of the block may have checked addresses for the ones to come: the block is left before these.
  */
 void requests_serve_stuck(struct engine_vcpu *v)
 {
@@ -139,6 +140,7 @@ void requests_serve_stuck(struct engine_vcpu *v)
 		return;
 	/* .wanted stays: it is served once more when the code comes to a poll. */
 	tlb_drop_all_writes(v);
+	v->stale = true;
 	v->cpu.writer->granted = true;
 	__asm__ volatile("mfence" ::: "memory");
 	__atomic_store_n(&r->acked, epoch, __ATOMIC_RELEASE);

@@ -531,6 +531,7 @@ enum engine_exit engine_run(struct engine_vcpu *v)
 	v->has_again = false;
 	if (!v->engine->host.fsgsbase)
 		gs_by_kernel(v);
+	v->cpu.writer->nopen = 0; /* of the run before */
 	if (!__builtin_setjmp(v->guard)) {
 		guard_begin(v);
 		out = run(v);
@@ -549,9 +550,9 @@ enum x86_status engine_guarded(struct engine_vcpu *v, enum x86_status (*fn)(void
 
 	if (!__builtin_setjmp(v->guard)) {
 		guard_begin(v);
+		v->cpu.writer->nopen = 0;
 		/* IN: whoever harvests or changes slots must wait for what is written here. */
 		vcpu_in(v);
-		v->cpu.writer->nopen = 0;
 		st = fn(arg);
 	} else {
 		mem_copy_abandoned();

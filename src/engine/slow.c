@@ -207,6 +207,7 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	u8 *host;
 
 	v->stats.mem_slow++;
+	set_rip(v, insn); /* also for who leaves after it: see make_call() */
 	lin += insn->window;
 	if (insn->access & INSN_WRITE &&
 	    __atomic_load_n(&v->engine->nvcpus, __ATOMIC_RELAXED) == 1) {
@@ -214,7 +215,6 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 		if (host)
 			return host - insn->window;
 	}
-	set_rip(v, insn);
 	if (insn->access & INSN_WRITE && ring_stops(v))
 		return NULL;
 	if (!is_canonical(&v->cpu, lin) && !insn->mask_kind) {
@@ -558,6 +558,7 @@ u64 engine_dispatch(struct engine_vcpu *v, u64 rip)
 	bool armed;
 
 	v->stats.dispatches++;
+	v->stale = false;
 	cpu->writer->nopen = 0;
 	cpu->rip = rip;
 	do {

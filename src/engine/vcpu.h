@@ -327,7 +327,8 @@ struct engine_vcpu {
 	int (*decode)(const struct x86_host *host, x86_mode_t mode, const u8 *bytes, unsigned n,
 		      struct decoded *out);
 	struct requests requests;
-	u32 where;    /* enum engine_where; own thread */
+	u32 where; /* enum engine_where; own thread */
+	u16 stale; /* write tags were dropped in the middle of a block, whose windows (x86/window.c) are none now */
 	pid_t thread; /* that was IN last */
 	u32 npending; /* stores to code that the others must be told of */
 	struct written_range pending[4];

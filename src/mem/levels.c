@@ -33,13 +33,18 @@ static bool level_fits(const struct slot *s, gfn_t gfn, unsigned shift)
 	       !(((hva_t)s->hva - (s->base_gfn << PAGE_SHIFT)) & (bytes - 1));
 }
 
-/* What an unmapped block becomes. Under the lock. */
+/*
+ * What an unmapped block becomes. Under the lock. Not logged, it is stale from the start: logging may begin between this
+ * and the marks that its pages get, after stage2_make_stale() has been here.
+ */
 static u64 block_wanted(struct slot *s, gfn_t gfn)
 {
 	u64 *giga = slot_giga(s, gfn);
 
-	if (slot_is_logged(s) || !level_fits(s, gfn, BLOCK_SHIFT))
+	if (slot_is_logged(s))
 		return S2_R;
+	if (!level_fits(s, gfn, BLOCK_SHIFT))
+		return S2_R | BLOCK_STALE;
 	if (level_fits(s, gfn, GIGA_SHIFT) && (!*giga || *giga & S2_PS)) {
 		if (!*giga)
 			count(s, LEVEL_1G, 1);
@@ -201,8 +206,8 @@ static void giga_restore(struct slot *s, gfn_t first, bool up)
 
 		if (level_fits(s, at, BLOCK_SHIFT))
 			mapped |= block_restore(s, block, up);
-		else
-			desc_update(block, 0, BLOCK_STALE);
+		else if (__atomic_load_n(block, __ATOMIC_RELAXED))
+			desc_update(block, BLOCK_STALE, 0);
 		at = ((at >> BLOCK_SHIFT) + 1) << BLOCK_SHIFT;
 	}
 	if (up && mapped) {

@@ -13,7 +13,7 @@
  *	R | PS		a large mapping: A, D and W are those of all its pages; the 4 KiB descriptors mean nothing but
  *			for the code marks. With BLOCK_UP it is part of a mapping of 1 GiB, whose entry is in giga[]
  *	R		the 4 KiB descriptors; n * BLOCK_ONE of them are present. With BLOCK_STALE their W and D are
- *			from before the logging: whoever writes first clears them
+ *			from before the logging: whoever writes first clears them. So is every block of a slot that is not logged
  *
  * Changes of level need slot->level_lock, which is held for a loop over 512 entries at most. A, D, W and the count
  * change without it. All of it is compare-and-swap, so that no bit is lost; readers take no lock.

@@ -26,6 +26,7 @@ void control_init(struct control *c, struct control_ops ops)
 	c->ops = ops;
 	gate_init(&c->gate);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->turn, NULL);
 	pthread_mutex_init(&c->input, NULL);
 }
 
@@ -39,6 +40,7 @@ void control_expect(struct control *c)
 void control_destroy(struct control *c)
 {
 	pthread_mutex_destroy(&c->input);
+	pthread_mutex_destroy(&c->turn);
 	pthread_mutex_destroy(&c->lock);
 	gate_destroy(&c->gate);
 }
@@ -68,9 +70,12 @@ void control_detach(struct control *c)
 	input_allow(c, true);
 }
 
+/* Who holds it over and over, as a migration does, passes by a turnstile that somebody else may stand in. */
 const struct control_machine *control_hold(struct control *c)
 {
+	pthread_mutex_lock(&c->turn);
 	pthread_mutex_lock(&c->lock);
+	pthread_mutex_unlock(&c->turn);
 	if (c->is_attached)
 		return &c->machine;
 	pthread_mutex_unlock(&c->lock);

@@ -39,6 +39,7 @@ struct control_machine {
 struct control {
 	struct gate gate;
 	struct control_ops ops;
+	pthread_mutex_t turn; /* before lock, for a moment */
 	pthread_mutex_t lock; /* the machine stays meanwhile */
 	struct control_machine machine;
 	bool is_attached;

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Live migration to and fro with a guest that rewrites its memory; cuts at random bytes; strangers; non-convergence.
-"""usage: migrate_test.py ANYKVM [MIGRATIONS CUTS]"""
+"""usage: migrate_test.py ANYKVM REWRITER [MIGRATIONS CUTS [LOG]]
+
+LOG: a file to which each migration and each cut is added as a line of JSON; what it holds counts, so that a long run
+goes on where it ended."""
 
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -16,48 +20,59 @@ import time
 import guestlib
 from vmlib import ANYKVM, TIMEOUT, Vm
 
-MIGRATIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+REWRITER = sys.argv[2]
+MIGRATIONS = int(sys.argv[3]) if len(sys.argv) > 3 else 4
+CUTS = int(sys.argv[4]) if len(sys.argv) > 4 else 8
+LOG = sys.argv[5] if len(sys.argv) > 5 else None
 BASE = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-CUTS = int(sys.argv[3]) if len(sys.argv) > 3 else 8
 
-# Fills a file in memory over and over, and says when it reads back something else.
+MEMORY = 256  # MiB, of which two threads rewrite and check so many without end
+WRITTEN = 80
+LINK = "300M"  # bytes per second of the rounds, so that the guest has time to rewrite its share in each
+FRAME_ROUND, FRAME_END = 6, 9
+
 INIT = b"""#!/bin/busybox sh
-/bin/busybox mount -t tmpfs tmpfs /tmp
-/bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox dd if=/dev/urandom of=/seed bs=64k count=16 2>/dev/null
-sum=$(/bin/busybox md5sum < /seed)
-echo HERE-NOW
-i=0
-while :; do
-	i=$((i+1))
-	for n in 1 2 3 4; do { echo $i$n; /bin/busybox cat /seed; } > /tmp/$n; done
-	for n in 1 2 3 4; do
-		[ "$(/bin/busybox tail -n +2 /tmp/$n | /bin/busybox md5sum)" = "$sum" ] || echo BAD $i $n
-		read line < /tmp/$n
-		[ "$line" = "$i$n" ] || echo BAD line $i $n
-	done
-	echo tick $i
-done
-"""
+/bin/busybox chmod +x /rewriter
+exec /rewriter %d 2 8
+""" % WRITTEN
+
+
+def program():
+    with open(REWRITER, "rb") as f:
+        return [("rewriter", f.read())]
 
 
 def start(folder, name, uri=None):
     options = ["--cpus", "2"] + (["--incoming", uri] if uri else [])
-    return Vm(folder, name, options, INIT, "192M")
+    return Vm(folder, name, options, INIT, f"{MEMORY}M", files=program())
 
 
 def source(folder):
     """The guest as it counts already: booted once, and restored for each test."""
     base = os.path.join(BASE.name, "base")
     if os.path.exists(base):
-        vm = Vm(folder, "vm0", [], INIT, restore=base)
+        vm = Vm(folder, "vm0", [], INIT, restore=base, files=program())
         vm.wait_for_console(b"tick")
         return vm
     vm = start(folder, "vm0")
-    if not vm.wait_for_console(b"tick 2") or vm.run("snapshot", "vm0", base).returncode:
+    if not vm.wait_for_console(b"tick 1 2") or vm.run("snapshot", "vm0", base).returncode:
         vm.__exit__()
         raise AssertionError("the guest did not start, or cannot be saved")
     return vm
+
+
+def records(kind):
+    """What the log of earlier runs has of these."""
+    if not LOG or not os.path.exists(LOG):
+        return []
+    with open(LOG, encoding="utf-8") as f:
+        return [r for r in map(json.loads, f) if r["kind"] == kind]
+
+
+def record(kind, **values):
+    if LOG:
+        with open(LOG, "a", encoding="utf-8") as f:
+            f.write(json.dumps({"kind": kind, **values}) + "\n")
 
 
 def wait_for(what, seconds=TIMEOUT):
@@ -70,12 +85,16 @@ def wait_for(what, seconds=TIMEOUT):
 
 
 def is_alive(vm):
-    """A message unless the guest counts on, without a gap and without a wrong byte."""
+    """A message unless both threads count on, without a gap and without a wrong byte, over all that they rewrite."""
     text, end = b"", time.monotonic() + TIMEOUT
-    while text.count(b"tick") < 3 and time.monotonic() < end and vm.process.poll() is None:
+
+    def counts(thread):
+        return [int(n) for n in re.findall(rb"tick %d (\d+)\r?\n" % thread, text)]
+    while min(len(counts(0)), len(counts(1))) < 2 and time.monotonic() < end and vm.process.poll() is None:
         text += vm.console(0.05)
-    if b"BAD" in text or text.count(b"tick") < 3:
-        return f"the guest is not well: {text[-300:]!r}"
+    for found in (counts(0), counts(1)):
+        if len(found) < 2 or found != list(range(found[0], found[0] + len(found))) or b"BAD" in text:
+            return f"the guest is not well: {text[-300:]!r}"
     return None
 
 
@@ -83,37 +102,58 @@ def migrate(vm, uri, *options):
     return vm.run("migrate", vm.name, uri, "--json", *options)
 
 
+def is_full(rounds):
+    """Three rounds and more, and at least a quarter of memory written anew in each of the first two."""
+    return len(rounds) >= 3 and all(r["left-bytes"] >= MEMORY << 18 for r in rounds[:2])
+
+
 def check_to_and_fro():
     """Each time another process, over unix and tcp, SHA-256 of all memory compared."""
+    done = records("migration")
+    tried = 0
+    if not MIGRATIONS:
+        raise guestlib.Skip("none wanted")
     with tempfile.TemporaryDirectory() as folder:
         port = socket.create_server(("127.0.0.1", 0))
         uris = [f"unix:{folder}/wire", f"tcp:127.0.0.1:{port.getsockname()[1]}"]
         port.close()
         here = source(folder)
         try:
-            for n in range(1, MIGRATIONS + 1):
+            # On a machine that is busy with something else the guest may be too slow: those do not count.
+            while sum(r["full"] for r in done) < MIGRATIONS and tried < 4 * MIGRATIONS:
+                n = tried = tried + 1
                 uri = uris[n % 2]
                 there = start(folder, f"vm{n}", uri)
-                if not wait_for(lambda: retry(here, uri, ("--verify", "--downtime", "30"))) or retry.last.returncode:
+                options = ("--verify", "--downtime", "150", "--max-bandwidth", LINK)
+                if not wait_for(lambda: retry(here, uri, options)) or retry.last.returncode:
                     there.__exit__()
                     return f"migration {n}: {retry.last}"
-                run = retry.last
-                report = json.loads(run.stdout)
+                report = json.loads(retry.last.stdout)
                 if here.process.wait(TIMEOUT) != 0:
                     there.__exit__()
                     return f"migration {n}: the source ended with {here.process.returncode}"
                 here.__exit__()
                 here = there
-                print(f"# migration {n}: {len(report['rounds'])} rounds, {report['total-ms']:.0f} ms, "
-                      f"stood {report['downtime-ms']:.1f} ms", flush=True)
+                rounds = report["rounds"]
+                row = {"full": is_full(rounds), "rounds": len(rounds), "total-ms": round(report["total-ms"], 1),
+                       "downtime-ms": round(report["downtime-ms"], 1), "throttle": max(r["throttle"] for r in rounds),
+                       "rewritten": [round(r["left-bytes"] / (MEMORY << 20), 2) for r in rounds[:-1]]}
+                if MIGRATIONS < 10:
+                    print(f"# migration {n}: {row}", flush=True)
                 if len(report.get("sha256", "")) != 64:
                     return f"no SHA-256: {report}"
                 problem = is_alive(here)
                 if problem:
                     return f"after migration {n}: {problem}"
+                record("migration", **row)
+                done.append(row)
         finally:
             here.__exit__()
-    return None
+    full = [r for r in done if r["full"]]
+    print(f"# {len(done)} migrations, {len(full)} of them with 3 rounds and more and a quarter of memory rewritten in the "
+          f"first two; rounds {sum(r['rounds'] for r in done)}, longest standstill "
+          f"{max(r['downtime-ms'] for r in done)} ms")
+    return None if full else "no migration had three rounds with a quarter of memory rewritten"
 
 
 def retry(vm, uri, options):
@@ -123,14 +163,15 @@ def retry(vm, uri, options):
 
 
 class Cutter(threading.Thread):
-    """A proxy that passes so many bytes of both directions together, at first or after the END frame, and then cuts."""
+    """A proxy that passes so many bytes of both directions together, at first or after the first frame of a kind, and cuts."""
 
-    def __init__(self, path, to, budget, after_end):
+    def __init__(self, path, to, budget, after=None):
         super().__init__(daemon=True)
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(path)
         self.server.listen(1)
-        self.to, self.left, self.end_left = to, 1 << 50 if after_end else budget, budget if after_end else None
+        self.to, self.left, self.end_left = to, 1 << 50 if after else budget, budget if after else None
+        self.after, self.has_cut = after, False
         self.head, self.skip = b"", 0
         self.lock = threading.Lock()
         self.start()
@@ -149,7 +190,7 @@ class Cutter(threading.Thread):
             s.close()
 
     def look(self, data):
-        """Follow the frames of the source up to END: from there on so many bytes."""
+        """Follow the frames of the source up to the one that is meant: from there on so many bytes."""
         at = 0
         while at < len(data) and self.end_left is not None:
             if self.skip:
@@ -161,7 +202,7 @@ class Cutter(threading.Thread):
                 if len(self.head) == 24:
                     _, kind, _, self.skip = struct.unpack("<4I", self.head[:16])
                     self.head = b""
-                    if kind == 9:
+                    if kind == self.after:
                         self.left, self.end_left = at + n + self.skip + self.end_left, None
             at += n
 
@@ -178,6 +219,7 @@ class Cutter(threading.Thread):
                     self.left -= len(data)
                 other.sendall(data)
                 if not self.left:
+                    self.has_cut = True
                     break
         except OSError:
             pass
@@ -234,38 +276,67 @@ def after_cut(here, there, run):
 after_cut.turn = 0
 
 
+def cut_plan(rng, n):
+    """(name, bytes, after which frame, options): half of the cuts in the final round, half of these in the commit exchange."""
+    final = ("--downtime", "4000")  # the second round is the last one
+    if n % 2:
+        return "rounds", rng.randrange(1, 200 << 20), None, ("--max-bandwidth", LINK, "--downtime", "50")
+    if n % 4:
+        return "last pages", rng.randrange(1, 72 << 20), FRAME_ROUND, final
+    return "commit", rng.randrange(0, 90), FRAME_END, final
+
+
+def one_cut(folder, here, n, rng, counts):
+    """(who runs in the end, whether there was a cut, a message)."""
+    where, budget, after, options = cut_plan(rng, n)
+    for old in (f"{folder}/wire", f"{folder}/cut"):
+        if os.path.exists(old):
+            os.unlink(old)
+    there = start(folder, f"vm{n}-{rng.randrange(1 << 30)}", f"unix:{folder}/wire")
+    if not wait_for(lambda: os.path.exists(f"{folder}/wire")):
+        there.__exit__()
+        return here, False, "the target does not wait"
+    cutter = Cutter(f"{folder}/cut", f"{folder}/wire", budget, after)
+    run = migrate(here, f"unix:{folder}/cut", *options)
+    if run.returncode not in (0, 1):
+        there.__exit__()
+        return here, False, f"cut {n}: {run}"
+    winner, problem = after_cut(here, there, run)
+    if problem:
+        there.__exit__()
+        return here, False, f"cut {n}, {where}, {budget} bytes: {problem}"
+    outcome = "stood" if "stands here" in run.stderr else "moved" if winner is there else "stayed"
+    if cutter.has_cut:
+        counts[where, outcome] = counts.get((where, outcome), 0) + 1
+    (here if winner is there else there).__exit__()
+    problem = is_alive(winner)
+    if not problem and cutter.has_cut:
+        record("cut", where=where, outcome=outcome, bytes=budget)
+    return winner, cutter.has_cut, problem and f"after cut {n}, {where}: {problem}"
+
+
 def check_cuts():
-    """The link is cut after a random number of bytes, most times in the commit exchange."""
+    """The link is cut after a random number of bytes."""
     rng = guestlib.generator()
-    counts = {"moved": 0, "stayed": 0, "stood": 0}
+    counts = {}
+    if not CUTS:
+        raise guestlib.Skip("none wanted")
+    for r in records("cut"):
+        counts[r["where"], r["outcome"]] = counts.get((r["where"], r["outcome"]), 0) + 1
+    rng.seed(guestlib.seed() + sum(counts.values()))
     with tempfile.TemporaryDirectory() as folder:
         here = source(folder)
         try:
-            for n in range(1, CUTS + 1):
-                after_end = n % 4 != 0
-                budget = rng.randrange(0, 90) if after_end else rng.randrange(1, 80 << 20)
-                for old in (f"{folder}/wire", f"{folder}/cut"):
-                    if os.path.exists(old):
-                        os.unlink(old)
-                there = start(folder, f"vm{n}", f"unix:{folder}/wire")
-                if not wait_for(lambda: os.path.exists(f"{folder}/wire")):
-                    return "the target does not wait"
-                Cutter(f"{folder}/cut", f"{folder}/wire", budget, after_end)
-                run = migrate(here, f"unix:{folder}/cut")
-                counts["stood"] += "stands here" in run.stderr
-                winner, problem = after_cut(here, there, run)
-                if problem:
-                    there.__exit__()
-                    return f"cut {n}, {budget} bytes{' after END' if after_end else ''}: {problem}"
-                counts["moved" if winner is there else "stayed"] += 1
-                (here if winner is there else there).__exit__()
-                here = winner
-                problem = is_alive(here)
-                if problem:
-                    return f"after cut {n}: {problem}"
+            while sum(counts.values()) < CUTS:
+                n = sum(counts.values()) + 1
+                cut = False
+                while not cut:  # it may be over before so many bytes
+                    here, cut, problem = one_cut(folder, here, n, rng, counts)
+                    if problem:
+                        return problem
         finally:
             here.__exit__()
-    print(f"# cuts: {counts}")
+    print("# cuts: " + ", ".join(f"{where}: {outcome} {n}" for (where, outcome), n in sorted(counts.items())))
     return None
 
 
@@ -291,7 +362,7 @@ def check_strangers():
         with source(folder) as here:
             if here.run("migrate", "vm0", "unix:/no/such/place").returncode != 1:
                 return "nobody there is no failure"
-            with Vm(folder, "vm1", ["--cpus", "1", "--incoming", f"unix:{uri}"], INIT, "192M") as there:
+            with Vm(folder, "vm1", ["--cpus", "1", "--incoming", f"unix:{uri}"], INIT, f"{MEMORY}M", files=program()) as there:
                 wait_for(lambda: os.path.exists(uri))
                 run = here.run("migrate", "vm0", f"unix:{uri}")
                 if run.returncode != 1 or "--cpus 2" not in run.stderr or there.process.wait(TIMEOUT) != 71:

@@ -25,11 +25,11 @@ class Vm:
     """A guest that prints a line ten times a second, with a name and a folder for its socket."""
 
     def __init__(self, folder, name="vm1", options=(), init=INIT, mem="128M", restore=None, environment=None,
-                 before=None):
+                 before=None, files=()):
         self.env = dict(os.environ, XDG_RUNTIME_DIR=folder, **(environment or {}))
         image = os.path.join(folder, "initrd.gz")
         if not os.path.exists(image):
-            initrd.make(image, init)
+            initrd.make(image, init, files)
         self.command = [ANYKVM, "run", "--kernel", initrd.kernel(ANYKVM), "--initrd", image, "--append",
                         "console=ttyS0 quiet", "--mem", mem, "--name", name] + list(options)
         if restore:

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "guest"))
 from guestlib import Run, Skip, exit_with  # pylint: disable=wrong-import-position
@@ -24,10 +25,14 @@ PARTS = ["Makefile", "scripts", "arch/x86", "include", "usr", "lib/rbtree.c", "t
          "tools/testing/selftests/rseq", "tools/testing/selftests/lib.mk",
          "tools/testing/selftests/kselftest.h", "tools/testing/selftests/kselftest_harness.h"]
 TESTS = "tools/testing/selftests/kvm"
-# Two files of this release do not build as they come: sed's script, file.
+# Two files of this release do not build as they come, and one has a race of its own: sed's script, file.
 FIXES = [
     ("s/TEST_ASSERT_EQ(/ASSERT_EQ(/", "dirty_log_test.c"),
     ("/#include <asm\\/kvm.h>/i #include <linux/stddef.h>", "steal_time.c"),
+    # The vCPU is let go before it is told the new iteration: on a busy machine it may hold the old one in a register
+    # over the next harvest, on any KVM, and the test then finds "Set page N value M incorrect". Later kernels tell it first.
+    ("/sem_post(&sem_vcpu_cont);/{N;s/\\(.*sem_post.*;\\)\\n\\(.*sync_global_to_guest.*;\\)/\\2\\n\\1/}",
+     "dirty_log_test.c"),
 ]
 KSFT_SKIP = 4
 SECONDS = 120
@@ -131,7 +136,7 @@ def build(wanted):
     """The folder of the programs; wanted: names, or None for all."""
     if not os.path.exists(TARBALL):
         raise Skip(f"{TARBALL} is not there; Debian's package linux-source-6.1 has it")
-    tree = os.path.join(cache(), "linux-6.1")
+    tree = os.path.join(cache(), f"linux-6.1-{zlib.crc32(repr(FIXES).encode()):08x}")
     os.makedirs(cache(), exist_ok=True)
     with open(os.path.join(cache(), "lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -364,6 +364,28 @@ static void test_unaligned(void **state)
 	end(m);
 }
 
+/*
+ * Not logged, no descriptor counts as a record: a writer may have looked before logging begins, and set it after the
+ * blocks were made stale.
+ */
+static void test_unlogged_is_stale(void **state)
+{
+	struct mem *m = make(DIRTY_WP);
+	const struct slot *s;
+
+	(void)state;
+	for (unsigned round = 0; round < 3; round++) {
+		log_set(m, 0, 200, HVA, false);
+		touch(m, 3);
+		s = mem_slot_find(m, 0, 3, NULL);
+		assert_false(block_is_split(*slot_block(s, 3)));
+		log_set(m, 0, 200, HVA, true);
+		touch(m, 3);
+		assert_true(block_is_split(*slot_block(s, 3)));
+	}
+	end(m);
+}
+
 /* --- Writers against a harvester, by the protocol of dirty.h: nobody is lost, whoever comes in between. */
 
 #define WRITERS 3
@@ -512,6 +534,7 @@ int main(void)
 		cmocka_unit_test(test_pml),
 		cmocka_unit_test(test_levels),
 		cmocka_unit_test(test_unaligned),
+		cmocka_unit_test(test_unlogged_is_stale),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -202,7 +202,7 @@ static u64 make_call(struct emit *e, struct stubs *s, const void *fn, bool addre
 		     enum result result)
 {
 	u64 pc = emit_pc(e);
-	u8 *gone;
+	u8 *gone, *stale = NULL;
 
 	if (result == RESULT_DELTA)
 		emit_store_gs(e, T0, GS(stub_lin));
@@ -215,12 +215,19 @@ static u64 make_call(struct emit *e, struct stubs *s, const void *fn, bool addre
 	emit_call_slow(e, s, fn);
 	emit_test_rax(e);
 	gone = emit_jcc(e, CC_E);
+	if (address) {
+		/* Not in C: no signal comes between this and the block that would be served there. */
+		emit_cmp16_gs_zero(e, GS(stale));
+		stale = emit_jcc(e, CC_NE);
+	}
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x08 }, 4);
 	emit_result(e, result);
 	/* A memory access changes no register; a helper may change any. */
 	emit_reload(e, result ? HELD_CLOBBERED : ARRAY_SIZE(held));
 	emit8(e, 0xc3);
 	emit_patch(e, gone);
+	if (stale)
+		emit_patch(e, stale);
 	emit_bytes(e, (const u8[]){ 0x48, 0x83, 0xc4, 0x10 }, 4);
 	emit_load_gs(e, RDI, GS(self));
 	emit_call_slow(e, s, engine_resume);

@@ -13,7 +13,8 @@
 #include "vmm/move/uri.h"
 #include "vmm/move/wire.h"
 
-#define HELD_PAGES   1024u /* between two looks whether the machine is still there */
+#define HELD_PAGES                                                                                 \
+	128u /* between two looks whether the machine is still there; others wait meanwhile */
 #define ZERO_RANGES  2048u /* of one frame */
 #define FEW_PAGES    64u   /* another round gains nothing */
 #define FIXED_US     4000u /* of the downtime: stopping, state, commit */

@@ -10,7 +10,9 @@
 
 #include "vmm/stats.h"
 
-#define SLICE_US    10000u
+#define SLICE_US 10000u
+#define RUN_US                                                                                     \
+	1000u /* at least, of a slice: shorter runs would be lengthened by the way in and out */
 #define FIRST	    20u
 #define STEP	    15u
 #define LAST	    99u
@@ -23,9 +25,17 @@ void throttle_init(struct throttle *t, struct control *control)
 	t->control = control;
 }
 
+/* The higher the percentage, the longer the slice. */
+static unsigned slice_us(const struct throttle *t)
+{
+	const unsigned least = RUN_US * 100 / (100 - atomic_load(&t->percent));
+
+	return least > SLICE_US ? least : SLICE_US;
+}
+
 static void slice(struct throttle *t, const struct control_machine *m)
 {
-	const unsigned us = SLICE_US / 100 * atomic_load(&t->percent);
+	const unsigned us = slice_us(t) / 100 * atomic_load(&t->percent);
 
 	for (unsigned i = 0; i < m->config->cpus; i++)
 		if (atomic_load(&t->is_writer[i]))
@@ -35,7 +45,6 @@ static void slice(struct throttle *t, const struct control_machine *m)
 
 static void *throttle_thread(void *argument)
 {
-	const struct timespec pause = { 0, SLICE_US * 1000l };
 	struct throttle *t = argument;
 
 	while (!atomic_load(&t->stopped)) {
@@ -46,7 +55,7 @@ static void *throttle_thread(void *argument)
 				slice(t, m);
 			control_release(t->control);
 		}
-		nanosleep(&pause, NULL);
+		nanosleep(&(struct timespec){ 0, slice_us(t) * 1000l }, NULL);
 	}
 	return NULL;
 }

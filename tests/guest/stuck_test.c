@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Dirty logs while a vCPU waits in a host fault, whose page comes from a thread that harvests first. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vm.h"
+
+#define LOG  KVM_MEM_LOG_DIRTY_PAGES
+#define AT   0x8000000ul /* a slot of its own, mapped by the page tables */
+#define SLOT 5
+
+static long log_get(struct vm *vm, unsigned slot, uint64_t *bits)
+{
+	struct kvm_dirty_log d = { .slot = slot, .dirty_bitmap = bits };
+
+	return vm_ioctl(vm, vm->fd, KVM_GET_DIRTY_LOG, (unsigned long)&d);
+}
+
+#define FAR (AT + 0x10000) /* the missing page */
+GUEST(stuck_store, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); mov %rax, 0x10008(%rbx); hlt");
+GUEST(stuck_load, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); mov 0x10008(%rbx), %rax; hlt");
+GUEST(stuck_nt, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); movnti %rax, 0x10008(%rbx); hlt");
+GUEST(stuck_push, 64,
+      "mov $0x8000000, %ebx; movb $1, (%rbx); mov $0x8010ff8, %esp; push %rax; hlt");
+GUEST(stuck_call, 64,
+      "mov $0x8000000, %ebx; movb $1, (%rbx); mov $0x8010ff8, %esp; call 1f; 1: hlt");
+GUEST(stuck_rep, 64,
+      "mov $0x8000000, %ebx; movb $1, (%rbx); mov $0x8010008, %edi; mov $8, %ecx; cld; rep stosq; "
+      "hlt");
+GUEST(stuck_helper, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); sgdt 0x10008(%rbx); hlt");
+GUEST(stuck_cross, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); mov %rax, 0xfffc(%rbx); hlt");
+static const struct {
+	const char *name;
+	const uint8_t *code, *end;
+	bool writes;
+} stuck[] = {
+	{ "store", stuck_store, stuck_store_end, true },
+	{ "load", stuck_load, stuck_load_end, false },
+	{ "non-temporal", stuck_nt, stuck_nt_end, true },
+	{ "PUSH", stuck_push, stuck_push_end, true },
+	{ "CALL", stuck_call, stuck_call_end, true },
+	{ "REP STOS", stuck_rep, stuck_rep_end, true },
+	{ "helper", stuck_helper, stuck_helper_end, true },
+	{ "across pages", stuck_cross, stuck_cross_end, true },
+};
+
+/* Faults of user mode only: that needs no privilege. */
+static int uffd_open(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api))
+		check_skip("no userfaultfd");
+	return fd;
+}
+
+struct server {
+	struct vm *vm;
+	int fd;
+	void (*give)(struct server *s, uint64_t address); /* the missing page */
+	uint64_t got[2];				  /* harvested while the vCPU waited */
+};
+
+static void zeros_serve(struct server *s, uint64_t address)
+{
+	struct uffdio_zeropage zero = { .range = { address, 4096 } };
+
+	if (ioctl(s->fd, UFFDIO_ZEROPAGE, &zero))
+		check_fatal("UFFDIO_ZEROPAGE", "%s", strerror(errno));
+}
+
+static void *serve(void *arg)
+{
+	struct server *s = arg;
+	struct uffd_msg msg;
+
+	if (read(s->fd, &msg, sizeof(msg)) != sizeof(msg))
+		check_fatal("userfaultfd", "no event");
+	usleep(1000);
+	CHECK_EQ(log_get(s->vm, SLOT, s->got), 0);
+	s->give(s, msg.arg.pagefault.address & ~4095ul);
+	return NULL;
+}
+
+struct stuck_vm {
+	struct vm vm;
+	struct server server;
+	uint8_t *memory;
+};
+
+static void stuck_make(struct stuck_vm *t, const uint8_t *code, const uint8_t *end,
+		       void (*give)(struct server *s, uint64_t address))
+{
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	t->server = (struct server){ .vm = &t->vm, .fd = uffd_open(), .give = give };
+	t->memory =
+		mmap(NULL, 64 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	vm_make(&t->vm, 0);
+	vm_enter(&t->vm, VM_LONG, 0);
+	vm_load(&t->vm, VM_CODE, code, end - code);
+	memset(t->memory, 0, 16 << 12);
+	vm_slot(&t->vm, SLOT, LOG, AT, 64 << 12, t->memory);
+	reg.range.start = (uintptr_t)t->memory + 0x10000;
+	reg.range.len = 4096;
+	if (ioctl(t->server.fd, UFFDIO_REGISTER, &reg))
+		check_fatal("UFFDIO_REGISTER", "%s", strerror(errno));
+}
+
+static void stuck_go(struct stuck_vm *t, uint64_t after[2])
+{
+	pthread_t thread;
+
+	after[0] = after[1] = 0;
+	if (pthread_create(&thread, NULL, serve, &t->server))
+		check_fatal("pthread_create", "failed");
+	CHECK_EXIT(&t->vm, KVM_EXIT_HLT);
+	pthread_join(thread, NULL);
+	CHECK_EQ(log_get(&t->vm, SLOT, after), 0);
+}
+
+static void stuck_free(struct stuck_vm *t)
+{
+	vm_destroy(&t->vm);
+	close(t->server.fd);
+	munmap(t->memory, 64 << 12);
+}
+
+static void stuck_run(unsigned i)
+{
+	uint64_t before, after[2];
+	struct stuck_vm t;
+
+	stuck_make(&t, stuck[i].code, stuck[i].end, zeros_serve);
+	stuck_go(&t, after);
+	before = t.server.got[0];
+	if (!(before & 1))
+		check_failed(stuck[i].name, "the page written before is not in the log");
+	/* The store came after the harvest, so it has to be in the next log, whatever was in the first. */
+	if (stuck[i].writes && !(after[0] >> 16 & 1))
+		check_failed(stuck[i].name, "the store is in no log: %#lx, then %#lx", before,
+			     after[0]);
+	if (!stuck[i].writes && after[0])
+		check_failed(stuck[i].name, "a load is in the log: %#lx", after[0]);
+	stuck_free(&t);
+}
+
+static void stuck_all(void)
+{
+	for (unsigned i = 0; i < sizeof(stuck) / sizeof(stuck[0]); i++)
+		stuck_run(i);
+}
+
+/*
+ * A store through an address that was checked before an access in the same block that waits: the harvest comes between.
+ * What waits is the walk, for a page table in the missing page.
+ */
+#define FAR_LIN 0xa000000ul
+GUEST(stuck_window, 64,
+      "mov $0x8000000, %ebx; mov $0xa000000, %r9d; xor %r10d, %r10d; movb $1, (%rbx); jmp 1f; 1: "
+      "mov %rax, (%rbx); mov (%r9,%r10), %rcx; mov %rax, 8(%rbx); hlt");
+
+static void table_serve(struct server *s, uint64_t address)
+{
+	static uint64_t table[512] = { 0x50063 };
+	struct uffdio_copy copy = { .dst = address, .src = (uintptr_t)table, .len = 4096 };
+
+	if (ioctl(s->fd, UFFDIO_COPY, &copy))
+		check_fatal("UFFDIO_COPY", "%s", strerror(errno));
+}
+
+static void stuck_between(void)
+{
+	struct stuck_vm t;
+	uint64_t after[2];
+
+	stuck_make(&t, stuck_window, stuck_window_end, table_serve);
+	*vm_pde(&t.vm, FAR_LIN) = FAR | 0x63;
+	stuck_go(&t, after);
+	if (!(t.server.got[0] & 1))
+		check_failed("window", "the page written before is not in the log");
+	if (!(after[0] & 1))
+		check_failed("window", "the store is in no log: %#lx, then %#lx", t.server.got[0],
+			     after[0]);
+	stuck_free(&t);
+}
+
+VM_TESTS({ .name = "each kind of access", .run = stuck_all },
+	 { .name = "between check and store", .run = stuck_between });
