@@ -116,6 +116,14 @@ struct code_page {
 	struct page_node *chunk[CHUNKS]; /* live blocks by the chunks that they touch */
 };
 
+/* Whether live blocks were made from a chunk of these bytes, which lie in the page and are not all of it. */
+static inline bool cache_has_code(const struct code_page *p, unsigned off, unsigned size)
+{
+	unsigned first = off >> CHUNK_SHIFT, last = (off + size - 1) >> CHUNK_SHIFT;
+
+	return p->map >> first & (BIT_ULL(last - first + 1) - 1);
+}
+
 #define CACHE_HASH	BIT(16)
 #define CACHE_PAGE_HASH BIT(13)
 

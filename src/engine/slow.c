@@ -131,6 +131,20 @@ static void beside_fill(struct engine_vcpu *v, gva_t lin, u8 *host, const struct
 		tlb_fill_beside(v, lin, host, xl, range_of(v, xl), p);
 }
 
+/* A store to a page of code: whether the other stores of its window, which nobody will look at, hit none. */
+static bool window_is_free(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin,
+			   const struct x86_xlate *xl)
+{
+	const struct code_page *p =
+		cache_page_find(&v->cache, cache_key(v->cpu.space, xl->gpa & PAGE_MASK));
+	unsigned off = (lin - insn->window) & (PAGE_SIZE - 1);
+
+	if (!insn->reach)
+		return true;
+	return p && __atomic_load_n(&v->engine->nvcpus, __ATOMIC_RELAXED) == 1 &&
+	       !cache_has_code(p, off, insn->reach);
+}
+
 /*
  * Where a guest's MAXPHYADDR is below the host's, KVM has to emulate what uses the bits between, and its emulator
  * knows neither x87 nor vectors: user space that has enabled KVM_CAP_EXIT_ON_EMULATION_FAILURE gets them.
@@ -174,6 +188,10 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 			tlb_fill(v, lin, host, write, &xl, range_of(v, &xl));
 		else if (write && insn->form == FORM_FAST)
 			beside_fill(v, lin, host, &xl);
+		if (write && !tag && !window_is_free(v, insn, lin, &xl)) {
+			v->narrow = true;
+			return NULL;
+		}
 		return host;
 	}
 	if (st == X86_FAULT && unlikely(cpu->rsvd_exits) && emulator_lacks(v, insn))

@@ -155,17 +155,16 @@ static void range_fill(struct engine_vcpu *v, const struct x86_insn *insn, gva_t
 
 u8 *tlb_beside(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin)
 {
-	unsigned size = insn->memsize;
 	const struct tlb_entry *e = &v->tlb[tlb_index(lin)];
 	const struct beside *b = beside_of(v, e->page);
-	unsigned off = lin & (PAGE_SIZE - 1), first = off >> CHUNK_SHIFT,
-		 last = (off + size - 1) >> CHUNK_SHIFT;
+	unsigned off = lin & (PAGE_SIZE - 1), from = insn->reach ? off - insn->window : off,
+		 size = insn->reach ? insn->reach : insn->memsize;
 
 	if (e->tag_r != (lin & PAGE_MASK) || !(e->info & TLB_BESIDE) || b->page != e->page ||
-	    last >= CHUNKS)
+	    from + size > PAGE_SIZE)
 		return NULL;
 	/* A page without live code is to be forgotten: those stores are counted. */
-	if (!b->code->live || (b->code->map >> first & (BIT_ULL(last - first + 1) - 1)))
+	if (!b->code->live || cache_has_code(b->code, from, size))
 		return NULL;
 	if (++b->code->quiet > BESIDE_QUIET && insn->range)
 		range_fill(v, insn, lin, e, b->code);

@@ -448,6 +448,30 @@ static void range_then_code(void)
 	vm_destroy(&vm);
 }
 
+/* Two stores behind one register: the first hits no code, the second does, of a function and of the block itself; and by pushes. */
+GUEST(window, 64,
+      "mov $0x21080, %ebx; movb $0xb8, (%rbx); movb $0xc3, 5(%rbx); mov $100, %ecx\n"
+      "1: mov %ecx, -64(%rbx); mov %ecx, 1(%rbx); call *%rbx; cmp %eax, %ecx; jne 9f; loop 1b\n"
+      "lea 3f(%rip), %rsi; mov $100, %ecx\n"
+      "2: mov %ecx, 0xc0(%rsi); mov %ecx, 1(%rsi)\n 3: mov $0, %eax; cmp %eax, %ecx; jne 9f; loop "
+      "2b\n"
+      "mov $0x21100, %ebx; mov $0xb8, %edi; shl $56, %rdi; mov $100, %ecx; mov %rsp, %rbp\n"
+      "movl $0xc3, 4(%rbx)\n"
+      "4: lea 72(%rbx), %rsp; push %rcx; push %rcx; push %rcx; push %rcx; push %rcx; push %rcx\n"
+      "push %rcx; push %rcx; mov $0xc3, %eax; shl $32, %rax; or %rcx, %rax; push %rax; push %rdi\n"
+      "lea -1(%rbx), %rdx; mov %rbp, %rsp; call *%rdx; cmp %eax, %ecx; jne 9f; loop 4b\n"
+      "xor %ebx, %ebx; hlt\n 9: mov $1, %ebx; hlt");
+
+static void window_over_code(void)
+{
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	VM_START(&vm, VM_LONG, 0, window);
+	expect_good(&vm, VM_HERE);
+	vm_destroy(&vm);
+}
+
 /* A store turns the ADD behind it, which needs no flags, into an ADC: the carry from before the store counts. */
 GUEST(carry, 64, "xor %eax, %eax; cmp $1, %eax; movb $0xd0, 1f+1(%rip)\n 1: add $0, %eax; hlt");
 #define CARRY_BYTE (VM_CODE + (carry_end - carry) - 3)
@@ -531,6 +555,7 @@ VM_TESTS({ .name = "host stores, INVLPG", .run = host_store_invlpg },
 	 { .name = "data, then code", .run = data_then_code },
 	 { .name = "data beside code", .run = data_beside_code },
 	 { .name = "data beside code, then code", .run = range_then_code },
+	 { .name = "windows that reach over code", .run = window_over_code },
 	 { .name = "flags across a patch of the next instruction", .run = flags_across_patch },
 	 { .name = "code of changing length", .run = code_of_lengths },
 	 { .name = "code that always changes", .run = code_churn });

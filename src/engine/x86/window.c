@@ -11,8 +11,9 @@
  *
  * T0 does not depend on the base register, so a register that moves by constants keeps its window. The check is made
  * where the first of the instructions stands, with its kind of access, and asks only whether the bytes of all lie in the
- * page that this one accesses itself: nothing is touched, and no fault is found, before its time. When they do not, the
- * instruction and what follows run in a block of FORM_NARROW, which has no windows.
+ * page that this one accesses itself: nothing is touched, and no fault is found, before its time. When they do not, or stores
+ * to some of them must be seen because code was made from them, the instruction and what follows run in a block of FORM_NARROW,
+ * which has no windows.
  *
  * Nothing that revokes a tag runs inside a block, but for helpers, and those end the window.
  */
@@ -167,6 +168,7 @@ struct mem_ref tr_window(struct tr *t, unsigned i, unsigned base, s32 disp, unsi
 		site->insn.seg = as->seg;
 	}
 	site->insn.window = disp - lo;
+	site->insn.reach = span == size ? 0 : span;
 	tr_flags_spill(t, i);
 	emit_lea(&t->e, T1, host_of[base], EMIT_NO_REG, 1, lo, 8);
 	tr_translate_delta(t, i, site, base, span, write, span != size);
