@@ -4,6 +4,7 @@
 #define TESTS_ABI_H
 
 #include <linux/kvm.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -21,7 +22,7 @@ struct abi {
 	const struct abi_ops *ops;
 	const char *group;
 	unsigned n;
-	long got[1024];
+	long got[2048];
 	int sys;
 };
 
@@ -58,6 +59,12 @@ void abi_x86_cases(struct abi *a);
 void abi_hyperv_cases(struct abi *a);
 void abi_xen_cases(struct abi *a);
 void abi_dirty_cases(struct abi *a);
+void abi_errno_cases(struct abi *a);
+void abi_table_cases(struct abi *a);
+/* Coverage by row of kvm.def: every answer of the library is noted; the report gives the number of rows with holes. */
+void abi_table_system(int fd);
+void abi_table_note(int fd, unsigned long request, long r);
+unsigned abi_table_report(bool print);
 /* These need to know that it is the library. */
 void abi_library_cases(struct abi *a);
 

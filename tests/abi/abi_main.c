@@ -17,7 +17,7 @@
 static struct {
 	char name[80];
 	long expected;
-} cases[1024];
+} cases[2048];
 static unsigned failures, ncases;
 static const char *device = "/dev/kvm";
 
@@ -76,8 +76,11 @@ void abi_case(struct abi *a, const char *name, long expected, long got)
 long abi_ioctl(struct abi *a, int fd, unsigned long request, unsigned long arg)
 {
 	int r = a->ops->ioctl(fd, request, arg);
+	long answer = r < 0 ? -errno : r;
 
-	return r < 0 ? -errno : r;
+	if (a->ops == &ours)
+		abi_table_note(fd, request, answer);
+	return answer;
 }
 
 void *abi_bad_pointer(void)
@@ -100,11 +103,11 @@ static void must(bool good, const char *what)
 
 int abi_vm(struct abi *a, int *vcpu)
 {
-	int vm = a->ops->ioctl(a->sys, KVM_CREATE_VM, 0ul);
+	int vm = (int)IOCTL(a, a->sys, KVM_CREATE_VM, 0);
 
 	must(vm >= 0, "KVM_CREATE_VM");
 	if (vcpu) {
-		*vcpu = a->ops->ioctl(vm, KVM_CREATE_VCPU, 0ul);
+		*vcpu = (int)IOCTL(a, vm, KVM_CREATE_VCPU, 0);
 		must(*vcpu >= 0, "KVM_CREATE_VCPU");
 	}
 	return vm;
@@ -117,7 +120,7 @@ void abi_close(struct abi *a, int fd)
 
 struct kvm_run *abi_run_page(struct abi *a, int vcpu)
 {
-	int size = a->ops->ioctl(a->sys, KVM_GET_VCPU_MMAP_SIZE, 0ul);
+	int size = (int)IOCTL(a, a->sys, KVM_GET_VCPU_MMAP_SIZE, 0);
 	void *p = a->ops->mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 
 	must(p != MAP_FAILED, "mmap of the vCPU");
@@ -134,11 +137,11 @@ uint8_t *abi_code(struct abi *a, int vm, int vcpu, const void *code, size_t len)
 
 	must(page != MAP_FAILED, "memory");
 	memcpy(page + 0x100, code, len);
-	must(!a->ops->ioctl(vm, KVM_SET_USER_MEMORY_REGION, &m), "KVM_SET_USER_MEMORY_REGION");
-	must(!a->ops->ioctl(vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+	must(!IOCTL(a, vm, KVM_SET_USER_MEMORY_REGION, &m), "KVM_SET_USER_MEMORY_REGION");
+	must(!IOCTL(a, vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
 	sregs.cs.base = sregs.cs.selector = 0;
-	must(!a->ops->ioctl(vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
-	must(!a->ops->ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+	must(!IOCTL(a, vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+	must(!IOCTL(a, vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 	return page;
 }
 
@@ -154,11 +157,14 @@ static void run_all(struct abi *a)
 		{ "events", abi_event_cases },	  { "split", abi_split_cases },
 		{ "run", abi_run_cases },	  { "x86", abi_x86_cases },
 		{ "hyperv", abi_hyperv_cases },	  { "xen", abi_xen_cases },
-		{ "dirty log", abi_dirty_cases },
+		{ "dirty log", abi_dirty_cases }, { "table", abi_table_cases },
+		{ "errno", abi_errno_cases },
 	};
 
 	a->sys = a->ops->open("/dev/kvm", O_CLOEXEC);
 	must(a->sys >= 0, a->ops->name);
+	if (a->ops == &ours)
+		abi_table_system(a->sys);
 	for (unsigned i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
 		a->group = groups[i].group;
 		groups[i].run(a);
@@ -186,7 +192,7 @@ static void compare(const struct abi *a, const struct abi *b)
 int main(int argc, char **argv)
 {
 	static struct abi library = { .ops = &ours }, real = { .ops = &theirs };
-	bool want_device = false;
+	bool want_device = false, want_table = false;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 1; i < argc; i++) {
@@ -194,10 +200,12 @@ int main(int argc, char **argv)
 			want_device = true;
 			if (i + 1 < argc)
 				device = argv[++i];
+		} else if (!strcmp(argv[i], "--coverage")) {
+			want_table = true;
 		} else if (!strcmp(argv[i], "--open-only")) {
 			return anykvm_open("/dev/kvm", 0) < 0 ? errno : 0;
 		} else {
-			fprintf(stderr, "usage: %s [--device [PATH]]\n", argv[0]);
+			fprintf(stderr, "usage: %s [--device [PATH]] [--coverage]\n", argv[0]);
 			return 2;
 		}
 	}
@@ -210,6 +218,8 @@ int main(int argc, char **argv)
 	}
 	library.group = "library";
 	abi_library_cases(&library);
+	abi_case(&library, "rows of kvm.def of which something documented was not seen", 0,
+		 abi_table_report(want_table));
 	printf("1..%u\n", ncases);
 	return failures ? 1 : 0;
 }
