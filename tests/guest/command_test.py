@@ -60,13 +60,19 @@ def test_no_command(run, folder):
 
 
 def test_make(run, folder):
-    """A small C project: built in the guest, run on the host; an error of the compiler is the status."""
+    """A small C project of a library, a generated header and a program: built by two jobs on two processors, run on the host;
+    nothing is built again; an error of the compiler is the status, and both its jobs end."""
     def put(name, text):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
             f.write(text)
-    put("Makefile", "prog: a.o main.o\n\t$(CC) -o $@ a.o main.o\n%.o: %.c\n\t$(CC) -c -o $@ $<\n")
-    put("a.c", "int a(void) { return 42; }\n")
-    put("main.c", "int a(void);\nint main(void) { return a(); }\n")
+    parts = "abcdef"
+    put("Makefile", "OBJECTS = " + " ".join(f"{p}.o" for p in parts) + "\nprog: main.o libparts.a\n\t$(CC) -o $@ main.o libparts.a\n"
+        "libparts.a: $(OBJECTS)\n\t$(AR) rcs $@ $(OBJECTS)\nparts.h: parts.txt\n\tsed 's/.*/int &(void);/' $< > $@\n"
+        "%.o: %.c parts.h\n\t$(CC) -O2 -Wall -Werror -c -o $@ $<\n")
+    put("parts.txt", "\n".join(parts) + "\n")
+    for i, p in enumerate(parts):
+        put(f"{p}.c", f"#include <stdio.h>\n#include \"parts.h\"\nint {p}(void) {{ return {i + 2}; }}\n")
+    put("main.c", "#include \"parts.h\"\nint main(void) { return " + "() + ".join(parts) + "() + 15; }\n")  # 2 + ... + 7 = 27
     status, _, err = run(["--cpus", "2"], ["make", "-j2"], folder)
     if status:
         return f"make: status {status}, {err[-500:]!r}"
@@ -74,8 +80,11 @@ def test_make(run, folder):
         return "what the guest has built does not run on the host"
     if os.stat(os.path.join(folder, "prog")).st_uid != os.geteuid():
         return "what the guest has built belongs to somebody else"
+    status, out, err = run([], ["make"], folder)
+    if status or b"up to date" not in out:
+        return f"make once more: status {status}, {out!r}, {err[-500:]!r}"
     put("a.c", "int broken(\n")
-    status, _, err = run([], ["make"], folder)
+    status, _, err = run(["--cpus", "2"], ["make", "-j2"], folder)
     return None if status == 2 and b"a.c" in err else f"a broken project: status {status}, {err[-500:]!r}"
 
 
