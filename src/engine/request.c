@@ -135,7 +135,8 @@ void requests_serve_stuck(struct engine_vcpu *v)
 	u32 epoch = __atomic_load_n(&r->epoch, __ATOMIC_SEQ_CST);
 
 	if (r->serving || !r->in || !v->cpu.request ||
-	    __atomic_load_n(&r->wanted, __ATOMIC_SEQ_CST) != REQUEST_DROP_WRITE ||
+	    (__atomic_load_n(&r->wanted, __ATOMIC_SEQ_CST) & ~REQUEST_WATCH) !=
+		    REQUEST_DROP_WRITE ||
 	    !dirty_renew(v->cpu.writer))
 		return;
 	/* .wanted stays: it is served once more when the code comes to a poll. */
