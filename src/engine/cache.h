@@ -83,6 +83,8 @@ struct block {
 	bool tightened;	  /* it was made exact: it stays so */
 	bool needs_flags; /* the arithmetic flags are read before they are written */
 	u16 len;	  /* guest bytes */
+	/* Offsets in the page: it holds for as long as nothing in between is stored to. It straddles: not used. */
+	u16 from, to;
 	u16 ninsns;
 	u16 npc;
 	u32 code, code_len; /* offset in the code region; entry with the flags in cpu.aflags */
@@ -178,6 +180,8 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host);
  */
 bool cache_insert(struct cache *c, struct block *b, const u8 *bytes);
 unsigned cache_nodes(const struct block *b);
+/* @bytes of a page were looked at for a block that is inserted next, and lie between its .from and .to. */
+void cache_seen(struct cache *c, gpa_t at, const u8 *bytes, unsigned len);
 /* Kill the blocks that touch [off, off + len). Returns their number. */
 unsigned cache_kill_range(struct cache *c, struct code_page *p, unsigned off, unsigned len);
 void cache_kill(struct cache *c, struct block *b);

@@ -14,6 +14,7 @@ struct engine_options {
 	const char *cpu_mask; /* as for x86_host_probe(); NULL: none */
 	bool verbose;
 	bool beside;  /* stores beside code without a walk */
+	bool ahead;   /* flags that the instructions behind a block overwrite are not kept */
 	bool loops;   /* no check in the rounds of a loop that are sure (x86/loop.c) */
 	bool windows; /* one check for several accesses (x86/window.c) */
 	bool named;   /* engine_perf_map_open() was called: blocks are made in full context only */

@@ -19,13 +19,8 @@ static unsigned chunks_of(unsigned off, unsigned len)
 
 unsigned cache_nodes(const struct block *b)
 {
-	unsigned off = b->gpa & (PAGE_SIZE - 1);
-
-	return b->straddles
-		       ? 2
-		       : chunks_of(
-				 off,
-				 b->len); /* one at the end of the first page, one of the second */
+	/* One at the end of the first page, one of the second. */
+	return b->straddles ? 2 : chunks_of(b->from, b->to - b->from);
 }
 
 /* Blocks are short, and string instructions slow to start. */
@@ -39,20 +34,35 @@ static bool bytes_equal(const u8 *a, const u8 *b, unsigned n)
 	return !n;
 }
 
+/* Bytes that changed unseen since the snapshot: older blocks made from them go. */
+static void bytes_seen(struct cache *c, struct code_page *p, const u8 *bytes, unsigned off,
+		       unsigned len)
+{
+	if (bytes_equal(p->snapshot + off, bytes, len))
+		return;
+	cache_kill_range(c, p, off, len);
+	bulk_copy(p->snapshot + off, bytes, len);
+}
+
+void cache_seen(struct cache *c, gpa_t at, const u8 *bytes, unsigned len)
+{
+	struct code_page *p = cache_page_find(c, at & PAGE_MASK);
+
+	if (p)
+		bytes_seen(c, p, bytes, at & (PAGE_SIZE - 1), len);
+}
+
 /* Put @b on the lists of a page and its @bytes into the snapshot. */
 static bool page_add(struct cache *c, struct block *b, gpa_t page, const u8 *bytes, unsigned off,
 		     unsigned len)
 {
 	struct code_page *p = cache_page_find(c, page);
-	unsigned first = off >> CHUNK_SHIFT, last = (off + len - 1) >> CHUNK_SHIFT;
+	unsigned from = b->straddles ? off : b->from, to = b->straddles ? off + len : b->to,
+		 first = from >> CHUNK_SHIFT, last = (to - 1) >> CHUNK_SHIFT;
 
 	if (!p)
 		return false;
-	/* Bytes that changed unseen since the snapshot: older blocks made from them go. */
-	if (!bytes_equal(p->snapshot + off, bytes, len)) {
-		cache_kill_range(c, p, off, len);
-		bulk_copy(p->snapshot + off, bytes, len);
-	}
+	bytes_seen(c, p, bytes, off, len);
 	for (unsigned k = first; k <= last; k++)
 		node_join(&b->node[b->nnodes++], b, p, k);
 	p->live++;

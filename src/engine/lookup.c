@@ -168,9 +168,12 @@ static void block_span(const struct block *b, gpa_t page, unsigned *lo, unsigned
 {
 	unsigned off = b->gpa & (PAGE_SIZE - 1);
 
-	if ((b->gpa & PAGE_MASK) == page) {
+	if (!b->straddles) {
+		*lo = b->from;
+		*hi = b->to;
+	} else if ((b->gpa & PAGE_MASK) == page) {
 		*lo = off;
-		*hi = b->straddles ? PAGE_SIZE : off + b->len;
+		*hi = PAGE_SIZE;
 	} else {
 		*lo = 0;
 		*hi = off + b->len - PAGE_SIZE;

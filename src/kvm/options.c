@@ -45,6 +45,11 @@ static void set_dirty(struct options *o, const struct option_value *v)
 	o->collector = v->value;
 }
 
+static void set_ahead(struct options *o, const struct option_value *v)
+{
+	o->ahead = v->value;
+}
+
 static void set_loops(struct options *o, const struct option_value *v)
 {
 	o->loops = v->value;
@@ -88,6 +93,7 @@ static const struct option options[] = {
 	{ "cpu-mask", cpu_mask_values, "none, x86-64-v2, x86-64-v3 or x86-64-v4", set_cpu_mask },
 	{ "counters", switch_values, "on or off", set_counters },
 	{ "dirty", dirty_values, "wp or pml", set_dirty },
+	{ "ahead", switch_values, "on or off", set_ahead },
 	{ "loops", switch_values, "on or off", set_loops },
 	{ "windows", switch_values, "on or off", set_windows },
 	{ "beside", switch_values, "on or off", set_beside },
@@ -102,6 +108,7 @@ void options_default(struct options *o)
 	o->collector = DIRTY_WP;
 	o->windows = true;
 	o->loops = true;
+	o->ahead = true;
 	o->beside = true;
 	o->perf_map = false;
 	o->exact = false;
@@ -127,12 +134,12 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 			 opt->choice);
 		return -EINVAL;
 	}
-	snprintf(
-		why, why_size,
-		"option \"%s\" is not known; there are engine, cpu-mask, counters, loops, windows, "
-		"beside, exact, "
-		"dirty and perf-map",
-		key);
+	snprintf(why, why_size,
+		 "option \"%s\" is not known; there are engine, cpu-mask, counters, loops, ahead, "
+		 "windows, "
+		 "beside, exact, "
+		 "dirty and perf-map",
+		 key);
 	return -EINVAL;
 }
 

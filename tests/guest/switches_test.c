@@ -24,7 +24,8 @@ static const char *const choices[] = {
 	"engine=fast,loops=off,windows=off",
 	"engine=fast,loops=off,beside=off",
 	"engine=fast,windows=off,beside=off",
-	"engine=fast,loops=off,windows=off,beside=off",
+	"engine=fast,ahead=off",
+	"engine=fast,loops=off,ahead=off,windows=off,beside=off",
 	"engine=fast,counters=on",
 	"engine=fast,exact=on",
 };

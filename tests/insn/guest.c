@@ -160,7 +160,7 @@ static void cpu_init(struct x86_cpu *cpu, const struct x86_host *host)
 static const char *guest_make(struct guest *g, enum engine_form form)
 {
 	struct engine_options options = {
-		.form = form, .windows = true, .loops = true, .beside = true
+		.form = form, .windows = true, .loops = true, .ahead = true, .beside = true
 	};
 	struct x86_host host;
 	const char *why = "a guest could not be made";

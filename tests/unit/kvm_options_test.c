@@ -38,10 +38,13 @@ static void accepts(void **state)
 	assert_false(parsed.perf_map);
 	assert_false(parsed.exact);
 	assert_true(parsed.loops);
-	assert_int_equal(parse("windows=off,loops=off,beside=off,perf-map=on,exact=on"), 0);
+	assert_true(parsed.ahead);
+	assert_int_equal(parse("windows=off,loops=off,ahead=off,beside=off,perf-map=on,exact=on"),
+			 0);
 	assert_true(parsed.exact);
 	assert_false(parsed.windows);
 	assert_false(parsed.loops);
+	assert_false(parsed.ahead);
 	assert_false(parsed.beside);
 	assert_true(parsed.perf_map);
 	assert_int_equal(parse("cpu-mask=x86-64-v2,cpu-mask=none"), 0);

@@ -163,22 +163,111 @@ static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host)
 	return X86_OK;
 }
 
-/*
- * Flags that each instruction needs, backwards; behind the block all are needed.
- * DIFFERS: the frame of a fault shows arithmetic flags that the faulting instruction and those behind it overwrite unread as anything: they
- * are lost, since the instruction runs again from its start. The checked form keeps them, and the option "exact".
- */
-static void find_live_flags(struct tr *t)
+/* Instructions across which flags live on. */
+static bool passes_flags(const struct tr *t, const struct decoded *d)
 {
-	bool exact = t->v->engine->options.exact;
+	return (d->cls == CLS_NATIVE || d->cls == CLS_LEA || d->cls == CLS_NOP ||
+		d->cls == CLS_STACK) &&
+	       state_fault(t->mode, d) < 0;
+}
 
-	t->live_in[t->n] = FL_ARITH;
+/* Look at one instruction behind the block, and remember what was seen. Returns whether it says anything. */
+static bool ahead_one(struct tr *t, const u8 *host, s64 off, struct decoded *d)
+{
+	unsigned room = PAGE_SIZE - off < 15 ? PAGE_SIZE - off : 15;
+	struct ahead *a = &t->ahead[t->nahead];
+	s64 from = off < t->from ? off : t->from, to;
+
+	if (off < 0 || off >= (s64)PAGE_SIZE || decode_one(t, host + off, room, d))
+		return false;
+	to = off + d->insn.len > t->to ? off + d->insn.len : t->to;
+	if (to - from > AHEAD_SPAN || (!passes_flags(t, d) && d->branch != BR_JMP))
+		return false;
+	a->off = off;
+	a->len = d->insn.len;
+	bulk_copy(a->bytes, d->insn.bytes, d->insn.len);
+	t->nahead++;
+	t->from = from;
+	t->to = to;
+	return true;
+}
+
+/* The flags that are needed at page offset @off: what is read there before it is written. */
+static u16 ahead_needs(struct tr *t, const u8 *host, s64 off)
+{
+	u16 open = FL_ARITH, needed = 0;
+	struct decoded d;
+
+	while (open && t->nahead < AHEAD_MAX && ahead_one(t, host, off, &d)) {
+		needed |= d.fl_read & open;
+		open &= ~d.fl_write;
+		off += d.insn.len + (d.branch == BR_JMP ? (s64)d.insn.imm : 0);
+	}
+	return needed | open;
+}
+
+/* Whether an access of the block would have to keep flags that only what follows may need. */
+static bool ahead_matters(const struct tr *t)
+{
 	for (unsigned i = t->n; i--;) {
 		const struct decoded *d = &t->d[i];
-		bool opaque = exact || (d->cls != CLS_NATIVE && d->cls != CLS_LEA &&
-					d->cls != CLS_NOP && d->cls != CLS_STACK);
 
-		t->live_in[i] = opaque ? FL_ARITH : (t->live_in[i + 1] & ~d->fl_write) | d->fl_read;
+		if (d->insn.has_mem || d->cls == CLS_STACK || d->branch == BR_CALL)
+			return true;
+		if (d->cls != CLS_BRANCH && (!passes_flags(t, d) || d->fl_write))
+			return false;
+	}
+	return false;
+}
+
+/*
+ * Flags that the block must leave behind. A block that ends in a direct jump or call looks at its target. It is killed
+ * when what it saw is stored to; in an exact block that would be too late.
+ */
+static u16 live_out(struct tr *t, const u8 *host)
+{
+	const struct engine_options *o = &t->v->engine->options;
+	const struct decoded *last = &t->d[t->n - 1];
+	unsigned end = t->off[t->n - 1] + last->insn.len;
+	u16 needed;
+
+	t->from = t->off[0];
+	t->to = end;
+	t->nahead = 0;
+	if (t->form != FORM_FAST || t->v->exact || t->straddles || !o->ahead || o->exact ||
+	    last->cls != CLS_BRANCH || (last->branch != BR_JMP && last->branch != BR_CALL) ||
+	    last->insn.opsize == 2 || !ahead_matters(t))
+		return FL_ARITH;
+	needed = ahead_needs(t, host, end + (s64)last->insn.imm);
+	if (needed != FL_ARITH)
+		return needed;
+	t->from = t->off[0];
+	t->to = end;
+	t->nahead = 0;
+	return FL_ARITH;
+}
+
+/*
+ * Flags that each instruction needs, backwards.
+ * DIFFERS: the frame of a fault or interrupt, and KVM_GET_REGS between instructions, show arithmetic flags that the next instructions
+ * overwrite unread as anything: they are lost. The checked form keeps them, and the option "exact".
+ */
+static void find_live_flags(struct tr *t, const u8 *host)
+{
+	bool exact = t->v->engine->options.exact;
+	u16 behind = live_out(t, host);
+
+	t->live_in[t->n] = behind;
+	for (unsigned i = t->n; i--;) {
+		const struct decoded *d = &t->d[i];
+		bool through = i == t->n - 1 && behind != FL_ARITH; /* a jump or call */
+
+		if (through)
+			t->live_in[i] = behind;
+		else if (exact || !passes_flags(t, d))
+			t->live_in[i] = FL_ARITH;
+		else
+			t->live_in[i] = (t->live_in[i + 1] & ~d->fl_write) | d->fl_read;
 	}
 }
 
@@ -294,6 +383,8 @@ static void emit_begin(struct tr *t, struct block *b, size_t room, size_t meta_r
 	b->exact = t->v->exact;
 	b->len = t->off[t->n - 1] + last->insn.len - t->off[0];
 	b->ninsns = t->n;
+	b->from = t->from;
+	b->to = t->to;
 	for (unsigned k = 0; k < ARRAY_SIZE(b->exit); k++)
 		b->exit[k] = (struct exit_link){ 0 };
 	b->incoming = NULL;
@@ -408,7 +499,7 @@ static struct block *make(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block
 		return NULL;
 	}
 	v->xmask |= components(t);
-	find_live_flags(t);
+	find_live_flags(t, host);
 	dead = cache_find_dead(c, gpa, t->mode, form);
 	b = dead ? emit_again(t, dead) : NULL;
 	if (!b)
@@ -418,6 +509,9 @@ static struct block *make(struct engine_vcpu *v, gpa_t gpa, u8 *host, enum block
 	if (!b)
 		return NULL; /* all is forgotten next, the stubs too */
 	block_bytes(t, bytes);
+	for (unsigned i = 0; i < t->nahead; i++)
+		cache_seen(c, (gpa & PAGE_MASK) + t->ahead[i].off, t->ahead[i].bytes,
+			   t->ahead[i].len);
 	if (!cache_insert(c, b, bytes))
 		return NULL;
 	if (c->ranges_stale)

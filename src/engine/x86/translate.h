@@ -20,8 +20,10 @@
 	((u32)(GS(rc[0]) + (table) * sizeof(struct regcache) + offsetof(struct regcache, field) +  \
 	       8 * (i)))
 
-#define BLOCK_MAX 64 /* instructions */
-#define IN_MEMORY 0xff
+#define BLOCK_MAX  64 /* instructions */
+#define IN_MEMORY  0xff
+#define AHEAD_MAX  8   /* instructions */
+#define AHEAD_SPAN 512 /* bytes that a block and what was looked at lie in */
 
 /* Where the guest's arithmetic flags are at this point of the code. */
 enum flags_place {
@@ -110,6 +112,12 @@ struct tr {
 	struct decoded d[BLOCK_MAX];
 	u16 off[BLOCK_MAX];	    /* offset in the page */
 	u16 live_in[BLOCK_MAX + 1]; /* FL_*: flags that are needed at the start of instruction i */
+	unsigned nahead;
+	struct ahead { /* instructions that say which flags the block must leave behind */
+		u16 off;
+		u8 len, bytes[15];
+	} ahead[AHEAD_MAX];
+	u16 from, to; /* see struct block */
 	unsigned npc;
 	struct pc_entry pc[BLOCK_MAX * 4 + 8];
 	unsigned nslow;
