@@ -266,8 +266,8 @@ static const struct test tests[] = {
 	{ NULL, NULL },
 };
 
-static const struct test *const lists[] = { tests,	 signal_tests, seccomp_tests,
-					    irqfd_tests, storm_tests,  trace_tests };
+static const struct test *const lists[] = { tests,	 signal_tests, seccomp_tests, irqfd_tests,
+					    storm_tests, trace_tests,  uffd_tests };
 
 int main(int argc, char **argv)
 {

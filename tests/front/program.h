@@ -43,6 +43,6 @@ struct test {
 	void (*run)(void);
 };
 extern const struct test signal_tests[], seccomp_tests[], irqfd_tests[], storm_tests[],
-	trace_tests[]; /* end with a NULL name */
+	trace_tests[], uffd_tests[]; /* end with a NULL name */
 
 #endif

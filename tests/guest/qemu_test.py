@@ -131,11 +131,14 @@ def run_moved(arguments, folder):
             os.unlink(path)
     first = qemulib.Started(arguments + ["-qmp", f"unix:{sock},server=on,wait=off"], TIMEOUT)
     if first.wait_for(b"READY"):
-        with qemulib.Monitor(sock) as monitor:
-            monitor.migrate(f"exec:cat > {state}")
-            monitor.command("quit")
+        try:
+            with qemulib.Monitor(sock) as monitor:
+                monitor.migrate(f"exec:cat > {state}")
+                monitor.command("quit")
+        except (OSError, ValueError) as gone:  # its end shows why
+            first.err += f"monitor: {gone}".encode()
     head = first.finish()
-    if head.status != 0:
+    if head.status != 0 or not os.path.exists(state):
         return head
     run = guestlib.Run(arguments + ["-incoming", f"exec:cat {state}"], TIMEOUT)
     run.out = head.out + run.out
