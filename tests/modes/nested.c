@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Rules of VMX, SVM and Xen operands: data for the day on which such guests run; printed, not tried. */
+/* Rules of VMX and SVM operands: data for the day on which such guests run; printed, not tried. */
 #include "modes.h"
 
 #define VMX_MODES (ALL & ~(REALLIKE | COMPAT))
@@ -28,10 +28,6 @@ static const struct nested_rule {
 	{ "VMRUN", "rAX", ALL & ~REALLIKE, "RAX, with 67h EAX", "EAX or AX by the address size" },
 	{ "VMLOAD", "rAX", ALL & ~REALLIKE, "RAX, with 67h EAX", "EAX or AX by the address size" },
 	{ "VMSAVE", "rAX", ALL & ~REALLIKE, "RAX, with 67h EAX", "EAX or AX by the address size" },
-	{ "Xen VMCALL", "number and arguments", ALL, "RAX; RDI RSI RDX R10 R8 R9",
-	  "EAX; EBX ECX EDX ESI EDI EBP, bits 63:32 dropped; bit 31 of EAX chooses Hyper-V" },
-	{ "Hyper-V VMCALL", "input and addresses", ALL, "RCX, RDX, R8",
-	  "EDX:EAX, EBX:ECX, EDI:ESI" },
 };
 
 void nested_print(void)
