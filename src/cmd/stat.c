@@ -8,6 +8,7 @@
 
 #include "cmd/args.h"
 #include "cmd/cmd.h"
+#include "cmd/stat_dirty.h"
 #include "cmd/stat_print.h"
 #include "vmm/monitor/client.h"
 #include "vmm/sampler.h"
@@ -18,7 +19,8 @@
 
 struct stat_options {
 	unsigned interval_ms, count;
-	bool json;
+	bool json, dirty;
+	const char *png;
 };
 
 static int parse_seconds(const char *value, void *field, struct why *why)
@@ -39,6 +41,10 @@ static const struct args_row rows[] = {
 	{ "interval", 'i', parse_seconds, FIELD(interval_ms), "SECONDS",
 	  "between two reports, which then go on until the VM ends; default: one report of 1 s" },
 	{ "count", 'c', args_count, FIELD(count), "N", "so many reports" },
+	{ "dirty", 0, NULL, FIELD(dirty), NULL,
+	  "instead: how fast the guest writes to its memory, by slot; default: 10 rounds" },
+	{ "png", 0, args_text, FIELD(png), "FILE",
+	  "with --dirty: a picture; memory from left to right, rounds downwards" },
 	{ "json", 0, NULL, FIELD(json), NULL,
 	  "each report as one line of JSON: shares, rates per second, totals" },
 };
@@ -137,6 +143,10 @@ int cmd_stat(int argc, char **argv)
 		return help();
 	if (r == 0)
 		r = why_set(&why, EINVAL, "stat needs the name of a VM; write anykvm stat NAME");
+	if (r > 0 && o.png && !o.dirty)
+		r = why_set(&why, EINVAL, "--png draws what --dirty measures; give both");
+	if (r > 0 && o.dirty && (o.count > 120 || o.interval_ms > 60000))
+		r = why_set(&why, EINVAL, "--dirty has at most 120 rounds of a minute");
 	if (r > 0)
 		r = monitor_client_open(&client, name, &why);
 	if (r < 0) {
@@ -145,9 +155,12 @@ int cmd_stat(int argc, char **argv)
 	}
 	if (!o.interval_ms) {
 		o.interval_ms = 1000;
-		o.count = o.count ? o.count : 1;
+		o.count = o.count ? o.count : o.dirty ? 10 : 1;
 	}
-	status = follow(&client, name, &o);
+	status = o.dirty ? stat_dirty(&client, name,
+				      &(struct stat_dirty){ o.interval_ms, o.count ? o.count : 10,
+							    o.json, o.png })
+			 : follow(&client, name, &o);
 	monitor_client_close(&client);
 	return status;
 }

@@ -295,6 +295,43 @@ static int query_stat(void *owner, json_t *arguments, json_t **result, struct wh
 	return sampler_report(&m->sampler, (unsigned)json_integer_value(ms), result, why);
 }
 
+static int measure_dirty(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	struct manage *m = owner;
+	const struct move_options options = { .measure = &m->measure };
+	const json_int_t ms = json_integer_value(json_object_get(arguments, "interval-ms"));
+	const json_int_t rounds = json_integer_value(json_object_get(arguments, "rounds"));
+
+	(void)result;
+	if (json_object_size(arguments) != 2 || ms < 10 || ms > 60000 || rounds < 1 ||
+	    rounds > MEASURE_ROUNDS)
+		return why_set(why, EINVAL,
+			       "this command takes \"interval-ms\" from 10 to 60000 and "
+			       "\"rounds\" from 1 to %u",
+			       MEASURE_ROUNDS);
+	if (atomic_load(&m->control->gate.closed) & (GATE_INCOMING | GATE_UNRESOLVED))
+		return why_set(why, EBUSY, "the machine has not arrived here, or is not resolved");
+	if (job_status(&m->job) == MOVE_ACTIVE)
+		return why_set(why, EBUSY, "a migration, snapshot or measurement is under way");
+	/* No job runs, and this is the only thread that starts one. */
+	pthread_mutex_lock(&m->measure.lock);
+	m->measure.interval_ms = (unsigned)ms;
+	m->measure.wanted = (unsigned)rounds;
+	m->measure.done = 0;
+	pthread_mutex_unlock(&m->measure.lock);
+	return job_start(&m->job, "measurement", measure_run, &options, why);
+}
+
+static int query_dirty(void *owner, json_t *arguments, json_t **result, struct why *why)
+{
+	struct manage *m = owner;
+
+	if (no_arguments(arguments, why) < 0)
+		return -EINVAL;
+	*result = measure_report(&m->measure);
+	return 0;
+}
+
 static void job_told(void *owner, const char *event)
 {
 	struct manage *m = owner;
@@ -314,6 +351,8 @@ static const struct monitor_command commands[] = {
 	{ "query-migrate", query_migrate },
 	{ "migrate-cancel", migrate_cancel },
 	{ "query-stat", query_stat },
+	{ "measure-dirty", measure_dirty },
+	{ "query-dirty", query_dirty },
 };
 
 int manage_open(struct manage *m, struct control *control, const char *name,
@@ -322,6 +361,7 @@ int manage_open(struct manage *m, struct control *control, const char *name,
 	*m = (struct manage){ .control = control, .name = name, .incoming = incoming };
 	job_init(&m->job, control, job_told, m);
 	sampler_init(&m->sampler, control);
+	measure_init(&m->measure);
 	if (!name)
 		return 0;
 	return monitor_open(&m->monitor, name,
@@ -336,6 +376,7 @@ void manage_close(struct manage *m)
 	if (m->monitor)
 		monitor_close(m->monitor);
 	sampler_destroy(&m->sampler);
+	measure_destroy(&m->measure);
 	memset(m, 0, sizeof(*m));
 }
 

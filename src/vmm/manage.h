@@ -7,6 +7,7 @@
 #include "vmm/monitor/monitor.h"
 #include "vmm/move/incoming.h"
 #include "vmm/move/job.h"
+#include "vmm/move/measure.h"
 #include "vmm/sampler.h"
 
 struct manage {
@@ -15,6 +16,7 @@ struct manage {
 	const char *name;
 	struct move_job job;
 	struct sampler sampler;
+	struct measure measure;
 	struct incoming *incoming; /* NULL: the machine did not come from another process */
 };
 

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
+import zlib
 
 import guestlib
 from vmlib import TIMEOUT, Vm
@@ -109,6 +111,82 @@ def check_refused():
     return None
 
 
+WRITER = b"""#!/bin/busybox sh
+echo HERE-NOW
+while :; do /bin/busybox dd if=/dev/zero of=/tmp/x bs=1M count=4 conv=notrunc 2>/dev/null; done
+"""
+DIRTY = ["--dirty", "--interval", "0.2", "--count", "5", "--json"]
+
+
+def picture(path):
+    """Width, height and the points of a picture."""
+    with open(path, "rb") as f:
+        data = f.read()
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise AssertionError("no picture")
+    parts, at = {}, 8
+    while at < len(data):
+        n, name = struct.unpack(">I4s", data[at:at + 8])
+        body = data[at + 8:at + 8 + n]
+        if struct.unpack(">I", data[at + 8 + n:at + 12 + n])[0] != zlib.crc32(name + body):
+            raise AssertionError(f"wrong sum of {name}")
+        parts[name], at = body, at + 12 + n
+    width, height = struct.unpack(">II", parts[b"IHDR"][:8])
+    lines = zlib.decompress(parts[b"IDAT"])
+    return width, height, b"".join(lines[y * (width + 1) + 1:(y + 1) * (width + 1)] for y in range(height))
+
+
+def check_dirty():
+    """Rates of a guest that writes, and none of one that stands; nothing else that takes the log meanwhile; the picture."""
+    with tempfile.TemporaryDirectory() as folder, Vm(folder, init=WRITER) as vm:
+        if not vm.wait_for_console(b"HERE-NOW"):
+            return "the guest did not start"
+        png = os.path.join(folder, "heat.png")
+        r = vm.run("stat", vm.name, *DIRTY, "--png", png)
+        if r.returncode:
+            return f"status {r.returncode}: {r.stderr}"
+        report = json.loads(r.stdout)
+        if [s["pages"] for s in report["slots"]] != [128 << 8, 0] or len(report["rounds"]) != 5:
+            return f"slots {report['slots']}, {len(report['rounds'])} rounds"
+        for x in report["rounds"]:
+            if sum(x["heat"]) != sum(x["pages"]) or x["pages"][1]:
+                return f"a round does not add up: {x}"
+        if max(x["pages"][0] for x in report["rounds"]) < 100:
+            return f"the guest has written {[x['pages'] for x in report['rounds']]}"
+        width, height, points = picture(png)
+        if (width, height) != (512, 20):
+            return f"a picture of {width} by {height}"
+        for y, x in enumerate(report["rounds"]):
+            line = points[y * 4 * width:(y * 4 + 1) * width:2]
+            if [p > 0 for p in line] != [h > 0 for h in x["heat"]]:
+                return f"round {y} of the picture is another"
+        vm.ctl("stop")
+        vm.run("stat", vm.name, *DIRTY)
+        report = json.loads(vm.run("stat", vm.name, *DIRTY).stdout)
+        if any(sum(x["pages"]) for x in report["rounds"]):
+            return f"a guest that stands has written {[x['pages'] for x in report['rounds']]}"
+        vm.ctl("cont")
+        if vm.ctl("measure-dirty", '{"interval-ms":60000,"rounds":2}').returncode:
+            return "a measurement is refused"
+        for words in (("ctl", vm.name, "measure-dirty", '{"interval-ms":100,"rounds":2}'),
+                      ("snapshot", vm.name, os.path.join(folder, "s")), ("stat", vm.name, "--dirty")):
+            if vm.run(*words).returncode != 1:
+                return f"{words} goes while a measurement does"
+        vm.ctl("migrate-cancel")
+        for bad in ('{}', '{"interval-ms":100}', '{"interval-ms":1,"rounds":1}', '{"interval-ms":100,"rounds":121}',
+                    '{"interval-ms":"x","rounds":1}', '{"interval-ms":100,"rounds":1,"x":1}'):
+            if vm.ctl("measure-dirty", bad).returncode != 1:
+                return f"{bad} is accepted"
+        r = vm.run("snapshot", vm.name, os.path.join(folder, "s"))
+        if r.returncode:
+            return f"a snapshot after a measurement: {r.stderr}"
+        for words in (("--png", png), ("--dirty", "--count", "121"), ("--dirty", "--interval", "61")):
+            if vm.run("stat", vm.name, *words).returncode != 2:
+                return f"{words} is accepted"
+        r = vm.run("stat", vm.name, "--dirty", "--interval", "0.1", "--count", "1", "--png", folder + "/none/x.png")
+        return None if r.returncode == 1 and "No such file" in r.stderr else f"a folder that is not there: {r.stderr}"
+
+
 def mappings(pid):
     """Executable anonymous memory of a process: the code caches."""
     with open(f"/proc/{pid}/maps", encoding="ascii") as f:
@@ -172,4 +250,5 @@ guestlib.exit_with([
     ("shares and counters of a guest that works on one of two processors", check_shares),
     ("bad names and options", check_refused),
     ("names of guest code for perf", check_perf_map),
+    ("rates of writing, and their picture", check_dirty),
 ])

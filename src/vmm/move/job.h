@@ -9,6 +9,8 @@
 
 #include "vmm/control.h"
 
+struct measure;
+
 enum move_status {
 	MOVE_NONE,
 	MOVE_ACTIVE,
@@ -46,6 +48,7 @@ struct move_options {
 	u64 timeout_us; /* 0: none */
 	bool force;	/* after the timeout: stop the machine; else cancel */
 	bool verify;
+	struct measure *measure; /* of measure_run() */
 };
 
 struct move_job {
