@@ -136,9 +136,11 @@ def run_moved(arguments, folder):
                 monitor.migrate(f"exec:cat > {state}")
                 monitor.command("quit")
         except (OSError, ValueError) as gone:  # its end shows why
-            first.err += f"monitor: {gone}".encode()
+            first.err += f"it ended before it was saved: {gone}".encode()
+            first.finish().ended = False
+            return first
     head = first.finish()
-    if head.status != 0 or not os.path.exists(state):
+    if head.status != 0:
         return head
     run = guestlib.Run(arguments + ["-incoming", f"exec:cat {state}"], TIMEOUT)
     run.out = head.out + run.out

@@ -87,6 +87,8 @@ class Monitor:
                 return answer["return"]
 
     def migrate(self, uri):
+        # On a busy host the default limit is met after the guest's own end only.
+        self.command("migrate-set-parameters", **{"downtime-limit": 10000})
         self.command("migrate", uri=uri)
         while True:
             status = self.command("query-migrate").get("status")
