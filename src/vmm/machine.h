@@ -22,7 +22,8 @@ struct processor {
 	int fd;
 	unsigned index;
 	struct kvm_run *run;
-	struct kvm_cpuid2 *cpuid; /* as given to the device; does not change, so any thread may read it */
+	struct kvm_cpuid2
+		*cpuid; /* as given to the device; does not change, so any thread may read it */
 };
 
 /* @with_irqchip: interrupt controllers and timer in the device; without, HLT is an exit. 0 or -errno. */

@@ -28,7 +28,8 @@ GUEST(env32, 32,
 GUEST(env16, 16,
       "mov $0x2000, %ax; mov %ax, %ds\n" WORK_16
       "data32 fnstenv 0x100; data32 fnsave 0x200\n" WORK_16
-      ".byte 0x66; fnstenv 0x300; .byte 0x66; fnsave 0x400\n" WORK_16 "fxsave 0x600; fxsave 0x800; hlt");
+      ".byte 0x66; fnstenv 0x300; .byte 0x66; fnsave 0x400\n" WORK_16
+      "fxsave 0x600; fxsave 0x800; hlt");
 GUEST(xsave64, 64,
       "mov %cr4, %rax; or $0x40000, %eax; mov %rax, %cr4; xor %ecx, %ecx; mov $7, %eax; xor %edx, "
       "%edx; xsetbv\n" WORK_64 "mov $7, %eax; xor %edx, %edx; xsave 0x20100; xsave64 0x20600\n"
