@@ -91,6 +91,7 @@ bench:
 	@$(BUILD)/anykvm exec -- $(BUILD)/bench/exits --device
 	@$(BUILD)/bench/dirty wp
 	@$(BUILD)/bench/dirty pml
+	@bench/move.py $(BUILD)/anykvm
 	@bench/run.py $(BUILD)/anykvm $(ARGS)
 
 $(BUILD)/bench/exits $(BUILD)/bench/dirty: $(BUILD)/bench/%: bench/%.c include/anykvm/anykvm.h | $(BUILD)/build.ninja

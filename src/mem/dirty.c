@@ -90,13 +90,20 @@ static void granted_note(struct mem_writer *w)
 		(void)__atomic_exchange_n(&w->granted, true, __ATOMIC_SEQ_CST);
 }
 
+/* G4 is missing in a build that the tests must find out: meson's option "broken". */
+#ifdef ANYKVM_BROKEN_RECORD
+#define RECORD_LOOKS_AGAIN false
+#else
+#define RECORD_LOOKS_AGAIN true
+#endif
+
 /* G2 to G4 for whoever has no log of its own, or with write protection. */
 static void record_bit(struct slot *s, gfn_t gfn)
 {
 	do {
 		dirty_bit_set(s, gfn);
 		stage2_touch_4k(s, gfn, S2_WRITTEN);
-	} while (unlikely(!bit_stands(s, gfn)));
+	} while (RECORD_LOOKS_AGAIN && unlikely(!bit_stands(s, gfn)));
 }
 
 static void record_pml(struct mem_writer *w, struct slot *s, gfn_t gfn)
