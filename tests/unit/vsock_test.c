@@ -443,7 +443,7 @@ static void test_options(void **state)
 		"3,",
 		"0x10",
 		"3,uds=/a/path/that/is/longer/than/the/name/of/a/socket/may/be/even/if/it/has/no/"
-		"port/behind/its/end",
+		"port/behind/its/end/and/more/and/more",
 	};
 	struct why why;
 
