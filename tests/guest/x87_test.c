@@ -27,8 +27,7 @@ GUEST(env32, 32,
 	      "fxsave 0x20600; fxsave 0x20800; hlt");
 GUEST(env16, 16,
       "mov $0x2000, %ax; mov %ax, %ds\n" WORK_16
-      "data32 fnstenv 0x100; data32 fnsave 0x200\n" WORK_16
-      ".byte 0x66; fnstenv 0x300; .byte 0x66; fnsave 0x400\n" WORK_16
+      "data32 fnstenv 0x100; data32 fnsave 0x200\n" WORK_16 "fnstenv 0x300; fnsave 0x400\n" WORK_16
       "fxsave 0x600; fxsave 0x800; hlt");
 GUEST(xsave64, 64,
       "mov %cr4, %rax; or $0x40000, %eax; mov %rax, %cr4; xor %ecx, %ecx; mov $7, %eax; xor %edx, "
