@@ -171,3 +171,13 @@ enum x86_status x86_op_clzero(struct x86_cpu *cpu, const struct x86_insn *insn)
 
 	return x86_write_seg(cpu, seg, ea, zero, CLZERO_BYTES);
 }
+
+/* Caches are the host's own; what remains is that the operand must be one that a byte can be read from. */
+enum x86_status x86_op_clflush(struct x86_cpu *cpu, const struct x86_insn *insn)
+{
+	gva_t lin;
+	enum x86_status st =
+		x86_linear(cpu, insn->seg, x86_effective(cpu, insn), 1, ACC_READ, &lin);
+
+	return st == X86_OK ? x86_probe(cpu, lin, 1, ACC_READ) : st;
+}
