@@ -288,6 +288,13 @@ def cut_plan(rng, n):
     return "commit", rng.randrange(0, 90), FRAME_END, final
 
 
+def is_waiting(path):
+    """A socket of that name is listened at: there is a moment in which it only exists."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as f:
+        rows = [line.split() for line in f]
+    return any(len(row) == 8 and row[7] == path and int(row[3], 16) & 0x10000 for row in rows[1:])
+
+
 def one_cut(folder, here, n, rng, counts):
     """(who runs in the end, whether there was a cut, a message)."""
     where, budget, after, options = cut_plan(rng, n)
@@ -295,7 +302,7 @@ def one_cut(folder, here, n, rng, counts):
         if os.path.exists(old):
             os.unlink(old)
     there = start(folder, f"vm{n}-{rng.randrange(1 << 30)}", f"unix:{folder}/wire")
-    if not wait_for(lambda: os.path.exists(f"{folder}/wire")):
+    if not wait_for(lambda: is_waiting(f"{folder}/wire")):
         there.__exit__()
         return here, False, "the target does not wait"
     cutter = Cutter(f"{folder}/cut", f"{folder}/wire", budget, after)
@@ -349,7 +356,7 @@ def check_strangers():
         uri = f"{folder}/wire"
         for data in (b"", b"GET / HTTP/1.0\r\n\r\n" * 4, bytes(100), rng.randbytes(5000), b"QEVM" + bytes(50)):
             there = start(folder, "vm1", f"unix:{uri}")
-            if not wait_for(lambda: os.path.exists(uri)):
+            if not wait_for(lambda: is_waiting(uri)):
                 return "the target does not wait"
             with socket.socket(socket.AF_UNIX) as s:
                 s.connect(uri)
@@ -365,7 +372,7 @@ def check_strangers():
             if here.run("migrate", "vm0", "unix:/no/such/place").returncode != 1:
                 return "nobody there is no failure"
             with Vm(folder, "vm1", ["--cpus", "1", "--incoming", f"unix:{uri}"], INIT, f"{MEMORY}M", files=program()) as there:
-                wait_for(lambda: os.path.exists(uri))
+                wait_for(lambda: is_waiting(uri))
                 run = here.run("migrate", "vm0", f"unix:{uri}")
                 if run.returncode != 1 or "--cpus 2" not in run.stderr or there.process.wait(TIMEOUT) != 71:
                     return f"another machine: {run}"
@@ -390,7 +397,7 @@ def check_convergence():
 
         def target(name):
             vm = start(folder, name, uri)
-            wait_for(lambda: os.path.exists(f"{folder}/wire"))
+            wait_for(lambda: is_waiting(f"{folder}/wire"))
             return vm
         with target("vm1") as there:
             run = migrate(here, uri, "--timeout", "1", *slow)
