@@ -8,6 +8,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import initrd  # noqa: E402
+
 
 class Skip(Exception):
     """The reason why a test cannot run here."""
@@ -55,6 +58,14 @@ def seed():
 
 def generator():
     return random.Random(seed())
+
+
+def can_boot(anykvm):
+    """Whether there is a kernel and a busybox for a guest; otherwise the test has said that it is skipped."""
+    if initrd.busybox() and initrd.kernel(anykvm):
+        return True
+    print("1..0 # SKIP no busybox (tools/deps run), or no kernel: anykvm fetch failed")
+    return False
 
 
 def main(tests):
