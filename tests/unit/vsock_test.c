@@ -427,23 +427,15 @@ static void test_broken(void **state)
 
 static struct vmm_devices parsed;
 
+#define TOO_LONG                                                                                   \
+	"3,uds=/a/path/that/is/longer/than/the/name/of/a/socket/may/be/even/if/it/has/no/"         \
+	"port/behind/its/end/and/more/and/more"
+
 static void test_options(void **state)
 {
 	static const char *const bad[] = {
-		"",
-		"2",
-		"x",
-		"-3",
-		"3x",
-		"4294967295",
-		"18446744073709551619",
-		"3,uds=",
-		"3,uds",
-		"3,x",
-		"3,",
-		"0x10",
-		"3,uds=/a/path/that/is/longer/than/the/name/of/a/socket/may/be/even/if/it/has/no/"
-		"port/behind/its/end/and/more/and/more",
+		"",	  "2",	   "x",	  "-3", "3x",	"4294967295", "18446744073709551619",
+		"3,uds=", "3,uds", "3,x", "3,", "0x10", TOO_LONG,
 	};
 	struct why why;
 
