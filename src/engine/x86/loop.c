@@ -441,9 +441,10 @@ static void emit_way(struct tr *t)
 {
 	const struct loop *l = &t->loop;
 	struct emit *e = &t->e;
-	struct fails f = { .n = 0 };
+	struct fails f;
 	u8 *go;
 
+	f.n = 0; /* the sites stay as they are: clearing them would be a call of libc */
 	emit_short(t);
 	emit_wait(t, WAIT_LONG);
 	emit_op_gs(e, true, 0xc7, 0, GS(loop_more));
