@@ -87,9 +87,6 @@ void engine_forked(void);
 bool engine_thread_bind(struct engine_vcpu *v);
 bool engine_thread_owns(const struct engine_vcpu *v);
 
-/* Copy without a system call; returns how many bytes were not copied because memory is missing. Never crashes. */
-size_t engine_probe_copy(void *dst, const void *src, size_t n);
-
 /* From a handler: whether the signal was raised by translated code and is dealt with. */
 bool engine_signal(int sig, siginfo_t *info, void *context);
 

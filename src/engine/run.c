@@ -62,17 +62,24 @@ static void start_over(struct engine_vcpu *v)
 
 /*
  * Become a holder of the page's code: from here on its stores are reported. The first holder waits until
- * no vCPU has a write tag on it. Returns whether nothing was waited for, so that pointers are still good.
+ * no vCPU has a write tag on it. Returns whether all is as it was, so that pointers are still good: nothing was waited for,
+ * and there was room.
  */
 static bool page_hold(struct engine_vcpu *v, gpa_t key)
 {
 	gfn_t gfn = cache_gpa(key) >> PAGE_SHIFT;
 	struct slot *s = mem_slot_find(v->engine->mem, key >> 60, gfn, NULL);
-	struct code_page *p =
-		cache_page_get(&v->cache, key, s ? slot_hva(s, gfn << PAGE_SHIFT) : NULL);
+	struct code_page *p;
 	u64 serial;
 
-	if (!s || !p || p->serial == s->serial)
+	if (!s)
+		return false;
+	p = cache_page_get(&v->cache, key, slot_hva(s, gfn << PAGE_SHIFT));
+	if (!p) { /* no room */
+		start_over(v);
+		return false;
+	}
+	if (p->serial == s->serial)
 		return true;
 	serial = s->serial;
 	if (__atomic_load_n(&v->engine->nvcpus, __ATOMIC_SEQ_CST) == 1) {
@@ -492,7 +499,6 @@ static enum engine_exit run(struct engine_vcpu *v)
 /* Memory of a slot could not be accessed in the middle of anything: give back what may be held. */
 static void run_abandoned(struct engine_vcpu *v)
 {
-	mem_copy_abandoned();
 	v->reason = LEAVE_NONE;
 	v->step = STEP_NONE;
 	done(v);
@@ -555,7 +561,6 @@ enum x86_status engine_guarded(struct engine_vcpu *v, enum x86_status (*fn)(void
 		vcpu_in(v);
 		st = fn(arg);
 	} else {
-		mem_copy_abandoned();
 		v->reason = LEAVE_NONE;
 		st = X86_EXIT;
 	}

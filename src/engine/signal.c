@@ -7,6 +7,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "base/attempt.h"
 #include "cpu/x86/event.h"
 #include "engine/chain.h"
 #include "engine/vcpu.h"
@@ -205,47 +206,10 @@ static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, uco
 	return true;
 }
 
-/*
- * A copy whose fault is an answer: the handler goes on behind it, with what is left in RCX. Structures of a few words go by
- * words, since the string instruction takes longer to begin.
- */
-extern const char engine_probe_at[], engine_probe_after[];
-
-__attribute__((noinline)) size_t engine_probe_copy(void *dst, const void *src, size_t n)
-{
-	u64 word;
-
-	__asm__ volatile(".globl engine_probe_at, engine_probe_after\n"
-			 ".hidden engine_probe_at, engine_probe_after\n"
-			 "engine_probe_at:\n"
-			 "	cmp	$256, %[n]\n"
-			 "	ja	2f\n"
-			 "1:	cmp	$8, %[n]\n"
-			 "	jb	2f\n"
-			 "	mov	(%[src]), %[word]\n"
-			 "	mov	%[word], (%[dst])\n"
-			 "	add	$8, %[src]\n"
-			 "	add	$8, %[dst]\n"
-			 "	sub	$8, %[n]\n"
-			 "	jnz	1b\n"
-			 "2:	rep movsb\n"
-			 "engine_probe_after:"
-			 : [dst] "+D"(dst), [src] "+S"(src), [n] "+c"(n), [word] "=&r"(word)
-			 :
-			 : "memory", "cc");
-	return n;
-}
-
 /* Only what the kernel says about an access: a signal of the same number may be sent by anybody. */
-static bool probe(const siginfo_t *info, ucontext_t *uc)
+static bool attempt_failed(const siginfo_t *info, ucontext_t *uc)
 {
-	greg_t *rip = &uc->uc_mcontext.gregs[REG_RIP];
-
-	if (likely(*rip < (greg_t)engine_probe_at || *rip >= (greg_t)engine_probe_after) ||
-	    info->si_code <= 0)
-		return false;
-	*rip = (greg_t)engine_probe_after;
-	return true;
+	return info->si_code > 0 && attempt_resume((u64 *)&uc->uc_mcontext.gregs[REG_RIP]);
 }
 
 /*
@@ -285,9 +249,10 @@ bool engine_signal(int sig, siginfo_t *info, void *context)
 			fetched(running, context);
 		return true;
 	}
-	if (running && (take(running, context) || take_in_c(running, sig, info, context)))
+	if (running && take(running, context))
 		return true;
-	return probe(info, context);
+	/* Before what follows: whoever attempts an access wants to know. */
+	return attempt_failed(info, context) || (running && take_in_c(running, sig, info, context));
 }
 
 static void handler(int sig, siginfo_t *info, void *context)

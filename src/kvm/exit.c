@@ -117,22 +117,36 @@ static long exit_debug(struct vcpu *v)
 
 #define INSN_MAX 15
 
+struct insn_read {
+	struct vcpu *v;
+	u8 *bytes;
+	unsigned n;
+};
+
+static enum x86_status insn_read(void *arg)
+{
+	struct insn_read *r = arg;
+	struct x86_cpu *cpu = r->v->cpu;
+	gva_t lin = cpu->seg[SEG_CS].base + cpu->rip;
+	struct x86_xlate x;
+
+	for (; r->n < INSN_MAX; r->n++) {
+		gva_t at = x86_is_64(cpu) ? lin + r->n : (u32)(lin + r->n);
+
+		if (!x86_walk_debug(cpu, at, &x) ||
+		    mem_read(r->v->vm->mem, cpu->space, x.gpa, r->bytes + r->n, 1))
+			break;
+	}
+	return X86_OK;
+}
+
 /* The bytes at RIP as far as they are memory; changes nothing in the guest. */
 static unsigned insn_bytes(struct vcpu *v, u8 *bytes)
 {
-	struct x86_cpu *cpu = v->cpu;
-	gva_t lin = cpu->seg[SEG_CS].base + cpu->rip;
-	struct x86_xlate x;
-	unsigned n;
+	struct insn_read r = { v, bytes, 0 };
 
-	for (n = 0; n < INSN_MAX; n++) {
-		gva_t at = x86_is_64(cpu) ? lin + n : (u32)(lin + n);
-
-		if (!x86_walk_debug(cpu, at, &x) ||
-		    mem_read(v->vm->mem, cpu->space, x.gpa, bytes + n, 1))
-			break;
-	}
-	return n;
+	(void)engine_guarded(v->engine, insn_read, &r);
+	return r.n;
 }
 
 /* An instruction that cannot be executed, or one that is to be fetched from where there is no memory. */

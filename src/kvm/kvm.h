@@ -134,7 +134,6 @@ struct vcpu {
 	bool on_bus;	  /* reads vm->iobuses, own thread; see iobuses.h */
 	bool clock_stale; /* time page must be written before entry */
 	bool wall_due;	  /* and the wall clock; own thread */
-	bool holds_clock; /* vm->clock_lock, while guest memory is written; own thread */
 	u32 nmi_queued;	  /* KVM_NMI */
 	bool smi_queued;  /* KVM_SMI */
 
@@ -283,9 +282,7 @@ extern const struct x86_platform vcpu_platform;
 bool vcpu_pv_has(const struct vcpu *v, unsigned feature); /* KVM_CPUID_FEATURES, when enforced */
 u64 vcpu_apic_base(const struct vcpu *v);
 int vcpu_apic_base_set(struct vcpu *v, u64 value, bool host); /* 0 or -1 */
-void vcpu_clock_write(struct vcpu *v);			      /* in engine_guarded() */
-void vcpu_clock_abandoned(
-	struct vcpu *v); /* guest memory could not be accessed in the middle of it */
+void vcpu_clock_write(struct vcpu *v);			      /* own thread, before entry */
 
 /* Shared by ioctls and KVM_CAP_SYNC_REGS. */
 void regs_get(struct vcpu *v, struct kvm_regs *r);

@@ -134,7 +134,7 @@ static void clock_tell_others(const struct vcpu *self)
 	}
 }
 
-/* An address without memory: as in KVM, the guest simply gets no time there. */
+/* An address without memory, or whose memory is gone: as in KVM, the guest simply gets no time there. */
 static void clock_write_to(struct vcpu *v, gpa_t gpa)
 {
 	struct pvclock_vcpu page = v->clock;
@@ -144,31 +144,12 @@ static void clock_write_to(struct vcpu *v, gpa_t gpa)
 				 v->cpu->tsc_khz, v->guest_paused);
 }
 
-/* Guest memory is written under it, and may have gone from the process: whoever goes on then lets it go. */
-static void clock_lock(struct vcpu *v)
-{
-	pthread_mutex_lock(&v->vm->clock_lock);
-	v->holds_clock = true;
-}
-
-static void clock_unlock(struct vcpu *v)
-{
-	v->holds_clock = false;
-	pthread_mutex_unlock(&v->vm->clock_lock);
-}
-
-void vcpu_clock_abandoned(struct vcpu *v)
-{
-	if (v->holds_clock)
-		clock_unlock(v);
-}
-
 static void wall_clock_write(struct vcpu *v)
 {
 	v->wall_due = false;
-	clock_lock(v);
+	pthread_mutex_lock(&v->vm->clock_lock);
 	(void)pvclock_write_wall(&v->vm->clock, v->vm->mem, v->vm->clock.wall_msr);
-	clock_unlock(v);
+	pthread_mutex_unlock(&v->vm->clock_lock);
 }
 
 void vcpu_clock_write(struct vcpu *v)
@@ -181,7 +162,7 @@ void vcpu_clock_write(struct vcpu *v)
 	if (!(v->clock.msr & 1) && likely(info == XEN_NO_PAGE && time == XEN_NO_PAGE))
 		return;
 	v->clock.tsc_ahead = v->cpu->tsc_offset - v->vm->tsc_offset;
-	clock_lock(v);
+	pthread_mutex_lock(&v->vm->clock_lock);
 	line = clock->line_khz ? clock->line_ns : 0;
 	if (v->clock.msr & 1)
 		clock_write_to(v, v->clock.msr & ~1ull);
@@ -190,7 +171,7 @@ void vcpu_clock_write(struct vcpu *v)
 	if (time != XEN_NO_PAGE)
 		clock_write_to(v, time);
 	line = line && line != clock->line_ns;
-	clock_unlock(v);
+	pthread_mutex_unlock(&v->vm->clock_lock);
 	if (unlikely(line))
 		clock_tell_others(v);
 	v->guest_paused = false;

@@ -88,7 +88,6 @@ static long enter(struct vcpu *v)
 	PROBE(kvm_entry, v->id, v->cpu->rip);
 	how = engine_run(v->engine);
 	PROBE(kvm_exit, v->id, how == ENGINE_KICKED ? 0 : v->cpu->exit.reason, v->cpu->rip);
-	vcpu_clock_abandoned(v); /* in the middle of a WRMSR */
 	v->stats.exits++;
 	if (unlikely(v->pv.eoi_msr || v->pv.vapic_shown))
 		(void)engine_guarded(v->engine, leave, v);
@@ -118,12 +117,6 @@ static bool window_exit(struct vcpu *v)
 	return true;
 }
 
-static enum x86_status write_clock(void *vcpu)
-{
-	vcpu_clock_write(vcpu);
-	return X86_OK;
-}
-
 /* The time page follows KVM_SET_CLOCK and the guest's own writes of its TSC. */
 static void clock_refresh(struct vcpu *v)
 {
@@ -132,9 +125,7 @@ static void clock_refresh(struct vcpu *v)
 		return;
 	__atomic_store_n(&v->clock_stale, false, __ATOMIC_SEQ_CST);
 	v->clock_tsc_offset = v->cpu->tsc_offset;
-	/* A page that cannot be written gets no time, as one that is not there. */
-	if (engine_guarded(v->engine, write_clock, v) != X86_OK)
-		vcpu_clock_abandoned(v);
+	vcpu_clock_write(v);
 }
 
 static enum x86_status inject(void *vcpu)

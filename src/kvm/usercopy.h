@@ -5,6 +5,9 @@
 
 #include "base/types.h"
 
+/* Before memory of the program or of a slot is accessed by another way than these: once per thread, faults are let through. */
+void user_prepare(void);
+
 /* 0 or -EFAULT. */
 int user_read(void *dst, hva_t src, size_t len);
 int user_write(hva_t dst, const void *src, size_t len);

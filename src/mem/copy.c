@@ -2,7 +2,7 @@
 /* Guest-physical memory for devices and ioctls: copies that may span pages and slots. */
 #include <errno.h>
 
-#include "base/bulk.h"
+#include "base/attempt.h"
 #include "mem/private.h"
 
 /* The run of bytes from @gpa on that one slot holds, at most @len; 0 when there is none. */
@@ -20,28 +20,29 @@ static size_t run_find(const struct mem *m, unsigned space, gpa_t gpa, size_t le
 }
 
 /* Whoever takes a slot away publishes that first, and then waits until it has seen no copier. */
-static __thread u32 *copying __attribute__((tls_model("initial-exec")));
-
-/* Returns what copier_leave() restores: a signal handler may copy in the middle of a copy. */
-static u32 *copier_enter(const struct mem *m)
+static void copier_enter(const struct mem *m)
 {
-	u32 *outer = copying;
-
-	copying = (u32 *)&m->copiers;
-	__atomic_add_fetch(copying, 1, __ATOMIC_SEQ_CST);
-	return outer;
+	__atomic_add_fetch((u32 *)&m->copiers, 1, __ATOMIC_SEQ_CST);
 }
 
-static void copier_leave(u32 *outer)
+static void copier_leave(const struct mem *m)
 {
-	__atomic_sub_fetch(copying, 1, __ATOMIC_SEQ_CST);
-	copying = outer;
+	__atomic_sub_fetch((u32 *)&m->copiers, 1, __ATOMIC_SEQ_CST);
 }
 
-void mem_copy_abandoned(void)
+bool mem_is_writable(const struct mem *m, unsigned space, gpa_t gpa, size_t len)
 {
-	if (copying)
-		copier_leave(NULL);
+	struct slot *s = NULL;
+	size_t n = 1;
+
+	copier_enter(m);
+	for (; len && n; gpa += n, len -= n) {
+		n = run_find(m, space, gpa, len, &s);
+		if (n && slot_is_readonly(s))
+			n = 0;
+	}
+	copier_leave(m);
+	return n;
 }
 
 static int copy_from(const struct mem *m, unsigned space, gpa_t gpa, u8 *to, size_t len)
@@ -51,9 +52,8 @@ static int copy_from(const struct mem *m, unsigned space, gpa_t gpa, u8 *to, siz
 	while (len) {
 		size_t n = run_find(m, space, gpa, len, &s);
 
-		if (!n)
+		if (!n || attempt_copy(to, slot_hva(s, gpa), n))
 			return -EFAULT;
-		bulk_copy(to, slot_hva(s, gpa), n);
 		to += n;
 		gpa += n;
 		len -= n;
@@ -63,26 +63,26 @@ static int copy_from(const struct mem *m, unsigned space, gpa_t gpa, u8 *to, siz
 
 int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len)
 {
-	u32 *outer;
 	int r;
 
 	if (gpa + len < gpa)
 		return -EFAULT;
-	outer = copier_enter(m);
+	copier_enter(m);
 	r = copy_from(m, space, gpa, buf, len);
-	copier_leave(outer);
+	copier_leave(m);
 	return r;
 }
 
 /* Store first, then record: a harvest in between must find the page again. */
-static void run_write(struct mem_writer *w, struct slot *s, gpa_t gpa, const u8 *from, size_t n)
+static int run_write(struct mem_writer *w, struct slot *s, gpa_t gpa, const u8 *from, size_t n)
 {
-	gfn_t gfn = gpa >> PAGE_SHIFT, last = (gpa + n - 1) >> PAGE_SHIFT;
+	size_t left = attempt_copy(slot_hva(s, gpa), from, n);
+	gpa_t end = gpa + n - left;
 
-	bulk_copy(slot_hva(s, gpa), from, n);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (; gfn <= last; gfn++)
+	for (gfn_t gfn = gpa >> PAGE_SHIFT; gfn << PAGE_SHIFT < end; gfn++)
 		page_grant_write(w, s, gfn);
+	return left ? -EFAULT : 0;
 }
 
 static int copy_to(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, const u8 *from,
@@ -93,9 +93,8 @@ static int copy_to(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gp
 	while (len) {
 		size_t n = run_find(m, space, gpa, len, &s);
 
-		if (!n || slot_is_readonly(s))
+		if (!n || slot_is_readonly(s) || run_write(w, s, gpa, from, n))
 			return -EFAULT;
-		run_write(w, s, gpa, from, n);
 		from += n;
 		gpa += n;
 		len -= n;
@@ -106,14 +105,13 @@ static int copy_to(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gp
 int mem_write_as(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, const void *buf,
 		 size_t len)
 {
-	u32 *outer;
 	int r;
 
 	if (gpa + len < gpa)
 		return -EFAULT;
-	outer = copier_enter(m);
+	copier_enter(m);
 	r = copy_to(m, w, space, gpa, buf, len);
-	copier_leave(outer);
+	copier_leave(m);
 	return r;
 }
 
@@ -124,30 +122,28 @@ int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t 
 
 int mem_xchg8(struct mem *m, struct mem_writer *w, unsigned space, gpa_t gpa, u8 value, u8 *old)
 {
-	u32 *outer = copier_enter(m);
 	struct slot *s;
 	int r = -EFAULT;
 
+	copier_enter(m);
 	s = mem_slot_find(m, space, gpa >> PAGE_SHIFT, NULL);
-	if (s && !slot_is_readonly(s)) {
-		*old = __atomic_exchange_n(slot_hva(s, gpa), value, __ATOMIC_SEQ_CST);
+	if (s && !slot_is_readonly(s) && attempt_exchange8(slot_hva(s, gpa), value, old)) {
 		page_grant_write(w, s, gpa >> PAGE_SHIFT);
 		r = 0;
 	}
-	copier_leave(outer);
+	copier_leave(m);
 	return r;
 }
 
 int mem_or8(struct mem *m, unsigned space, gpa_t gpa, u8 bits, u8 *old)
 {
-	u32 *outer = copier_enter(m);
-	struct slot *s = mem_slot_find(m, space, gpa >> PAGE_SHIFT, NULL);
+	struct slot *s;
 	int r = -EFAULT;
 
-	if (s && !slot_is_readonly(s)) {
-		*old = __atomic_fetch_or(slot_hva(s, gpa), bits, __ATOMIC_SEQ_CST);
+	copier_enter(m);
+	s = mem_slot_find(m, space, gpa >> PAGE_SHIFT, NULL);
+	if (s && !slot_is_readonly(s) && attempt_or8(slot_hva(s, gpa), bits, old))
 		r = 0;
-	}
-	copier_leave(outer);
+	copier_leave(m);
 	return r;
 }

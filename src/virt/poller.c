@@ -11,6 +11,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "engine/engine.h"
+
 #define EVENTS	  16
 #define TABLE_MIN 16
 #define WAKE_ID	  (~0ull)
@@ -57,6 +59,7 @@ static void *poller_thread(void *arg)
 	struct epoll_event events[EVENTS];
 	struct poller *p = arg;
 
+	engine_thread_prepare(); /* guest memory that is written by who is told may be gone */
 	while (!__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) {
 		int n = epoll_wait(p->epoll, events, EVENTS, -1);
 

@@ -17,56 +17,6 @@
 #define HV_STIMER0_CONFIG 0x400000b0u
 #define HV_STIMER0_COUNT  0x400000b1u
 
-struct guest {
-	int vm, vcpu;
-	struct kvm_run *run;
-	uint8_t *page;
-};
-
-static void start(struct abi *a, struct guest *g, const uint8_t *code, size_t len)
-{
-	g->vm = abi_vm(a, NULL);
-	IOCTL(a, g->vm, KVM_CREATE_IRQCHIP, 0);
-	g->vcpu = IOCTL(a, g->vm, KVM_CREATE_VCPU, 0);
-	g->run = abi_run_page(a, g->vcpu);
-	g->page = abi_code(a, g->vm, g->vcpu, code, len);
-}
-
-static void stop(struct abi *a, struct guest *g)
-{
-	munmap(g->run, 12288);
-	abi_close(a, g->vcpu);
-	abi_close(a, g->vm);
-	munmap(g->page, 4096);
-}
-
-static long enable(struct abi *a, int fd, unsigned cap, __u64 arg)
-{
-	struct kvm_enable_cap e = { .cap = cap, .args = { arg } };
-
-	return IOCTL(a, fd, KVM_ENABLE_CAP, &e);
-}
-
-static long msr_set(struct abi *a, int vcpu, __u32 index, __u64 value)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = { .head.nmsrs = 1, .e = { .index = index, .data = value } };
-
-	return IOCTL(a, vcpu, KVM_SET_MSRS, &m);
-}
-
-static __u64 msr_get(struct abi *a, int vcpu, __u32 index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = { .head.nmsrs = 1, .e = { .index = index } };
-
-	return IOCTL(a, vcpu, KVM_GET_MSRS, &m) == 1 ? m.e.data : ~0ull;
-}
-
 static void cpuid_cases(struct abi *a)
 {
 	struct {
@@ -87,36 +37,36 @@ static void cpuid_cases(struct abi *a)
 	abi_case(a, "GET_SUPPORTED_HV_CPUID of a VM", -ENOTTY,
 		 IOCTL(a, vm, KVM_GET_SUPPORTED_HV_CPUID, &t));
 	abi_case(a, "ENABLE_CAP HYPERV_SYNIC2 without irqchip", -EINVAL,
-		 enable(a, vcpu, KVM_CAP_HYPERV_SYNIC2, 0));
+		 abi_enable(a, vcpu, KVM_CAP_HYPERV_SYNIC2, 0));
 	abi_case(a, "ENABLE_CAP HYPERV_ENFORCE_CPUID", 0,
-		 enable(a, vcpu, KVM_CAP_HYPERV_ENFORCE_CPUID, 1));
+		 abi_enable(a, vcpu, KVM_CAP_HYPERV_ENFORCE_CPUID, 1));
 	abi_close(a, vcpu);
 	abi_close(a, vm);
 }
 
 static void register_cases(struct abi *a)
 {
-	struct guest g;
+	struct abi_guest g;
 
-	start(a, &g, (const uint8_t[]){ 0xf4 }, 1);
-	abi_case(a, "VP index of the first vCPU", 0, (long)msr_get(a, g.vcpu, HV_VP_INDEX));
-	abi_case(a, "VP index out of range", 0, msr_set(a, g.vcpu, HV_VP_INDEX, 1 << 20));
-	abi_case(a, "VP index is set", 1, msr_set(a, g.vcpu, HV_VP_INDEX, 5));
-	abi_case(a, "VP index is kept", 5, (long)msr_get(a, g.vcpu, HV_VP_INDEX));
+	ABI_START(a, &g, true, 0xf4);
+	abi_case(a, "VP index of the first vCPU", 0, (long)abi_msr_get(a, g.vcpu, HV_VP_INDEX));
+	abi_case(a, "VP index out of range", 0, abi_msr_set(a, g.vcpu, HV_VP_INDEX, 1 << 20));
+	abi_case(a, "VP index is set", 1, abi_msr_set(a, g.vcpu, HV_VP_INDEX, 5));
+	abi_case(a, "VP index is kept", 5, (long)abi_msr_get(a, g.vcpu, HV_VP_INDEX));
 	abi_case(a, "hypercall page without an identity is ignored", 1,
-		 msr_set(a, g.vcpu, HV_HYPERCALL, 1));
-	abi_case(a, "and reads 0", 0, (long)msr_get(a, g.vcpu, HV_HYPERCALL));
-	msr_set(a, g.vcpu, HV_GUEST_OS_ID, 1);
+		 abi_msr_set(a, g.vcpu, HV_HYPERCALL, 1));
+	abi_case(a, "and reads 0", 0, (long)abi_msr_get(a, g.vcpu, HV_HYPERCALL));
+	abi_msr_set(a, g.vcpu, HV_GUEST_OS_ID, 1);
 	abi_case(a, "hypercall page outside memory", 0,
-		 msr_set(a, g.vcpu, HV_HYPERCALL, 0x40000001));
-	abi_case(a, "hypercall page", 1, msr_set(a, g.vcpu, HV_HYPERCALL, 1));
+		 abi_msr_set(a, g.vcpu, HV_HYPERCALL, 0x40000001));
+	abi_case(a, "hypercall page", 1, abi_msr_set(a, g.vcpu, HV_HYPERCALL, 1));
 	abi_case(a, "it holds a call and a return", 0xc3, g.page[3]);
-	abi_case(a, "SCONTROL before it is active", 0, msr_set(a, g.vcpu, HV_SCONTROL, 1));
+	abi_case(a, "SCONTROL before it is active", 0, abi_msr_set(a, g.vcpu, HV_SCONTROL, 1));
 	abi_case(a, "ENABLE_CAP HYPERV_SYNIC2 with an argument", -EINVAL,
-		 enable(a, g.vcpu, KVM_CAP_HYPERV_SYNIC2, 1));
-	abi_case(a, "ENABLE_CAP HYPERV_SYNIC2", 0, enable(a, g.vcpu, KVM_CAP_HYPERV_SYNIC2, 0));
-	abi_case(a, "SCONTROL once it is active", 1, msr_set(a, g.vcpu, HV_SCONTROL, 1));
-	stop(a, &g);
+		 abi_enable(a, g.vcpu, KVM_CAP_HYPERV_SYNIC2, 1));
+	abi_case(a, "ENABLE_CAP HYPERV_SYNIC2", 0, abi_enable(a, g.vcpu, KVM_CAP_HYPERV_SYNIC2, 0));
+	abi_case(a, "SCONTROL once it is active", 1, abi_msr_set(a, g.vcpu, HV_SCONTROL, 1));
+	abi_stop(a, &g);
 }
 
 /* sti; again: hlt; jmp again - until the timer's interrupt, whose handler is out %al, $0x10. */
@@ -124,10 +74,10 @@ static void timer_cases(struct abi *a)
 {
 	static const uint8_t code[] = { 0xfb, 0xf4, 0xeb, 0xfd };
 	struct kvm_lapic_state lapic;
-	struct guest g;
+	struct abi_guest g;
 	__u64 now;
 
-	start(a, &g, code, sizeof(code));
+	abi_start(a, &g, true, code, sizeof(code));
 	g.page[4 * 0x80] = 0x10; /* vector 0x80: 0:0x210 */
 	g.page[4 * 0x80 + 1] = 2;
 	memcpy(g.page + 0x210, (const uint8_t[]){ 0xe6, 0x10, 0xf4 }, 3);
@@ -135,19 +85,19 @@ static void timer_cases(struct abi *a)
 	lapic.regs[0xf1] |= 1; /* APIC on */
 	IOCTL(a, g.vcpu, KVM_SET_LAPIC, &lapic);
 	abi_case(a, "a timer before the controller is active", 0,
-		 msr_set(a, g.vcpu, HV_STIMER0_COUNT, 1));
-	enable(a, g.vcpu, KVM_CAP_HYPERV_SYNIC2, 0);
-	now = msr_get(a, g.vcpu, HV_TIME_REF);
-	msr_set(a, g.vcpu, HV_STIMER0_COUNT, now + 200000); /* 20 ms */
+		 abi_msr_set(a, g.vcpu, HV_STIMER0_COUNT, 1));
+	abi_enable(a, g.vcpu, KVM_CAP_HYPERV_SYNIC2, 0);
+	now = abi_msr_get(a, g.vcpu, HV_TIME_REF);
+	abi_msr_set(a, g.vcpu, HV_STIMER0_COUNT, now + 200000); /* 20 ms */
 	/* Enabled, direct, vector 0x80. */
 	abi_case(a, "a timer is armed", 1,
-		 msr_set(a, g.vcpu, HV_STIMER0_CONFIG, 1 | 0x80 << 4 | 1 << 12));
+		 abi_msr_set(a, g.vcpu, HV_STIMER0_CONFIG, 1 | 0x80 << 4 | 1 << 12));
 	IOCTL(a, g.vcpu, KVM_RUN, 0);
 	abi_case(a, "its interrupt wakes the guest", KVM_EXIT_IO, g.run->exit_reason);
-	abi_case(a, "not before its time", 1, msr_get(a, g.vcpu, HV_TIME_REF) >= now + 200000);
+	abi_case(a, "not before its time", 1, abi_msr_get(a, g.vcpu, HV_TIME_REF) >= now + 200000);
 	abi_case(a, "a one-shot timer is off then", 0,
-		 (long)msr_get(a, g.vcpu, HV_STIMER0_CONFIG) & 1);
-	stop(a, &g);
+		 (long)abi_msr_get(a, g.vcpu, HV_STIMER0_CONFIG) & 1);
+	abi_stop(a, &g);
 }
 
 static void port_cases(struct abi *a)
@@ -181,9 +131,9 @@ static void xen_cases(struct abi *a)
 	static const uint8_t code[] = { 0x0f, 0x01, 0xc1, 0x0f, 0x01, 0xd9, 0xf4 };
 	struct kvm_xen_hvm_config x = { .flags = 0x8000 };
 	struct kvm_regs r;
-	struct guest g;
+	struct abi_guest g;
 
-	start(a, &g, code, sizeof(code));
+	abi_start(a, &g, true, code, sizeof(code));
 	abi_case(a, "XEN_HVM_CONFIG unknown flag", -EINVAL, IOCTL(a, g.vm, KVM_XEN_HVM_CONFIG, &x));
 	x = (struct kvm_xen_hvm_config){ .flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
 					 .blob_size_64 = 1 };
@@ -206,7 +156,7 @@ static void xen_cases(struct abi *a)
 	IOCTL(a, g.vcpu, KVM_RUN, 0);
 	abi_case(a, "the next has the result", 99, (long)g.run->xen.u.hcall.input);
 	abi_case(a, "both are the native one by now", 1, g.page[0x102] == g.page[0x105]);
-	stop(a, &g);
+	abi_stop(a, &g);
 }
 
 void abi_hyperv_cases(struct abi *a)

@@ -93,7 +93,7 @@ void *abi_bad_pointer(void)
 	return p;
 }
 
-static void must(bool good, const char *what)
+void abi_must(bool good, const char *what)
 {
 	if (good)
 		return;
@@ -105,10 +105,10 @@ int abi_vm(struct abi *a, int *vcpu)
 {
 	int vm = (int)IOCTL(a, a->sys, KVM_CREATE_VM, 0);
 
-	must(vm >= 0, "KVM_CREATE_VM");
+	abi_must(vm >= 0, "KVM_CREATE_VM");
 	if (vcpu) {
 		*vcpu = (int)IOCTL(a, vm, KVM_CREATE_VCPU, 0);
-		must(*vcpu >= 0, "KVM_CREATE_VCPU");
+		abi_must(*vcpu >= 0, "KVM_CREATE_VCPU");
 	}
 	return vm;
 }
@@ -123,7 +123,7 @@ struct kvm_run *abi_run_page(struct abi *a, int vcpu)
 	int size = (int)IOCTL(a, a->sys, KVM_GET_VCPU_MMAP_SIZE, 0);
 	void *p = a->ops->mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 
-	must(p != MAP_FAILED, "mmap of the vCPU");
+	abi_must(p != MAP_FAILED, "mmap of the vCPU");
 	return p;
 }
 
@@ -135,13 +135,13 @@ uint8_t *abi_code(struct abi *a, int vm, int vcpu, const void *code, size_t len)
 	struct kvm_regs regs = { .rip = 0x100, .rsp = 0x800, .rflags = 2 };
 	struct kvm_sregs sregs;
 
-	must(page != MAP_FAILED, "memory");
+	abi_must(page != MAP_FAILED, "memory");
 	memcpy(page + 0x100, code, len);
-	must(!IOCTL(a, vm, KVM_SET_USER_MEMORY_REGION, &m), "KVM_SET_USER_MEMORY_REGION");
-	must(!IOCTL(a, vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+	abi_must(!IOCTL(a, vm, KVM_SET_USER_MEMORY_REGION, &m), "KVM_SET_USER_MEMORY_REGION");
+	abi_must(!IOCTL(a, vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
 	sregs.cs.base = sregs.cs.selector = 0;
-	must(!IOCTL(a, vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
-	must(!IOCTL(a, vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+	abi_must(!IOCTL(a, vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+	abi_must(!IOCTL(a, vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 	return page;
 }
 
@@ -158,11 +158,11 @@ static void run_all(struct abi *a)
 		{ "run", abi_run_cases },	  { "x86", abi_x86_cases },
 		{ "hyperv", abi_hyperv_cases },	  { "xen", abi_xen_cases },
 		{ "dirty log", abi_dirty_cases }, { "table", abi_table_cases },
-		{ "errno", abi_errno_cases },
+		{ "errno", abi_errno_cases },	  { "gone", abi_gone_cases },
 	};
 
 	a->sys = a->ops->open("/dev/kvm", O_CLOEXEC);
-	must(a->sys >= 0, a->ops->name);
+	abi_must(a->sys >= 0, a->ops->name);
 	if (a->ops == &ours)
 		abi_table_system(a->sys);
 	for (unsigned i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {

@@ -12,13 +12,6 @@
 #define MSR_PV_EOI	 0x4b564d04u
 #define MSR_POLL_CONTROL 0x4b564d05u
 
-static long enable(struct abi *a, int fd, unsigned cap, uint64_t arg)
-{
-	struct kvm_enable_cap e = { .cap = cap, .args = { arg } };
-
-	return IOCTL(a, fd, KVM_ENABLE_CAP, &e);
-}
-
 static long route(struct abi *a, int vm, unsigned type, unsigned flags)
 {
 	struct {
@@ -51,9 +44,10 @@ static void split_cases(struct abi *a)
 
 	abi_case(a, "CAP_SPLIT_IRQCHIP", 1,
 		 IOCTL(a, vm, KVM_CHECK_EXTENSION, KVM_CAP_SPLIT_IRQCHIP));
-	abi_case(a, "split: too many pins", -EINVAL, enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 4097));
-	abi_case(a, "split", 0, enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 24));
-	abi_case(a, "split twice", -EEXIST, enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 24));
+	abi_case(a, "split: too many pins", -EINVAL,
+		 abi_enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 4097));
+	abi_case(a, "split", 0, abi_enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 24));
+	abi_case(a, "split twice", -EEXIST, abi_enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 24));
 	abi_case(a, "split: CREATE_IRQCHIP", -EEXIST, IOCTL(a, vm, KVM_CREATE_IRQCHIP, 0));
 	abi_case(a, "split: GET_IRQCHIP", -ENXIO, IOCTL(a, vm, KVM_GET_IRQCHIP, &chip));
 	abi_case(a, "split: SET_IRQCHIP", -ENXIO, IOCTL(a, vm, KVM_SET_IRQCHIP, &chip));
@@ -71,7 +65,7 @@ static void split_cases(struct abi *a)
 	abi_close(a, vcpu);
 	abi_close(a, vm);
 	vm = abi_vm(a, &vcpu);
-	abi_case(a, "split with a vCPU", -EEXIST, enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 24));
+	abi_case(a, "split with a vCPU", -EEXIST, abi_enable(a, vm, KVM_CAP_SPLIT_IRQCHIP, 24));
 	abi_close(a, vcpu);
 	abi_close(a, vm);
 }
@@ -122,11 +116,11 @@ static void vm_choice_cases(struct abi *a)
 	int vm = abi_vm(a, NULL);
 
 	abi_case(a, "X86_DISABLE_EXITS, unknown", -EINVAL,
-		 enable(a, vm, KVM_CAP_X86_DISABLE_EXITS, 0x100));
+		 abi_enable(a, vm, KVM_CAP_X86_DISABLE_EXITS, 0x100));
 	abi_case(a, "X86_DISABLE_EXITS", 0,
-		 enable(a, vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT));
-	abi_case(a, "X2APIC_API, unknown", -EINVAL, enable(a, vm, KVM_CAP_X2APIC_API, 4));
-	abi_case(a, "X2APIC_API", 0, enable(a, vm, KVM_CAP_X2APIC_API, 3));
+		 abi_enable(a, vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT));
+	abi_case(a, "X2APIC_API, unknown", -EINVAL, abi_enable(a, vm, KVM_CAP_X2APIC_API, 4));
+	abi_case(a, "X2APIC_API", 0, abi_enable(a, vm, KVM_CAP_X2APIC_API, 3));
 	abi_case(a, "REINJECT_CONTROL, bad pointer", -EFAULT,
 		 IOCTL(a, vm, KVM_REINJECT_CONTROL, abi_bad_pointer()));
 	abi_case(a, "REINJECT_CONTROL without PIT", -ENXIO, IOCTL(a, vm, KVM_REINJECT_CONTROL, &r));
@@ -134,26 +128,6 @@ static void vm_choice_cases(struct abi *a)
 	IOCTL(a, vm, KVM_CREATE_PIT2, &pit);
 	abi_case(a, "REINJECT_CONTROL", 0, IOCTL(a, vm, KVM_REINJECT_CONTROL, &r));
 	abi_close(a, vm);
-}
-
-static long msr_set(struct abi *a, int vcpu, uint32_t index, uint64_t value)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = { .head.nmsrs = 1, .e = { .index = index, .data = value } };
-
-	return IOCTL(a, vcpu, KVM_SET_MSRS, &m);
-}
-
-static uint64_t msr_get(struct abi *a, int vcpu, uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = { .head.nmsrs = 1, .e.index = index };
-
-	return IOCTL(a, vcpu, KVM_GET_MSRS, &m) == 1 ? m.e.data : ~0ull;
 }
 
 static void pv_msr_cases(struct abi *a)
@@ -164,19 +138,21 @@ static void pv_msr_cases(struct abi *a)
 	IOCTL(a, vm, KVM_CREATE_IRQCHIP, 0);
 	vcpu = IOCTL(a, vm, KVM_CREATE_VCPU, 0);
 	page = abi_code(a, vm, vcpu, &hlt, 1);
-	abi_case(a, "STEAL_TIME, reserved bits", 0, msr_set(a, vcpu, MSR_STEAL_TIME, 0x400 | 2));
-	abi_case(a, "STEAL_TIME", 1, msr_set(a, vcpu, MSR_STEAL_TIME, 0x400 | 1));
-	abi_case(a, "STEAL_TIME is kept", 0x401, msr_get(a, vcpu, MSR_STEAL_TIME));
-	abi_case(a, "STEAL_TIME without memory", 1, msr_set(a, vcpu, MSR_STEAL_TIME, 0x40000001));
-	abi_case(a, "STEAL_TIME off", 1, msr_set(a, vcpu, MSR_STEAL_TIME, 0));
-	abi_case(a, "PV_EOI, not aligned", 0, msr_set(a, vcpu, MSR_PV_EOI, 0x402 | 1));
-	abi_case(a, "PV_EOI without memory", 0, msr_set(a, vcpu, MSR_PV_EOI, 0x40000001));
-	abi_case(a, "PV_EOI", 1, msr_set(a, vcpu, MSR_PV_EOI, 0x405));
-	abi_case(a, "PV_EOI is kept", 0x405, msr_get(a, vcpu, MSR_PV_EOI));
-	abi_case(a, "POLL_CONTROL at first", 1, msr_get(a, vcpu, MSR_POLL_CONTROL));
-	abi_case(a, "POLL_CONTROL, reserved bits", 0, msr_set(a, vcpu, MSR_POLL_CONTROL, 2));
-	abi_case(a, "POLL_CONTROL", 1, msr_set(a, vcpu, MSR_POLL_CONTROL, 0));
-	abi_case(a, "POLL_CONTROL is kept", 0, msr_get(a, vcpu, MSR_POLL_CONTROL));
+	abi_case(a, "STEAL_TIME, reserved bits", 0,
+		 abi_msr_set(a, vcpu, MSR_STEAL_TIME, 0x400 | 2));
+	abi_case(a, "STEAL_TIME", 1, abi_msr_set(a, vcpu, MSR_STEAL_TIME, 0x400 | 1));
+	abi_case(a, "STEAL_TIME is kept", 0x401, abi_msr_get(a, vcpu, MSR_STEAL_TIME));
+	abi_case(a, "STEAL_TIME without memory", 1,
+		 abi_msr_set(a, vcpu, MSR_STEAL_TIME, 0x40000001));
+	abi_case(a, "STEAL_TIME off", 1, abi_msr_set(a, vcpu, MSR_STEAL_TIME, 0));
+	abi_case(a, "PV_EOI, not aligned", 0, abi_msr_set(a, vcpu, MSR_PV_EOI, 0x402 | 1));
+	abi_case(a, "PV_EOI without memory", 0, abi_msr_set(a, vcpu, MSR_PV_EOI, 0x40000001));
+	abi_case(a, "PV_EOI", 1, abi_msr_set(a, vcpu, MSR_PV_EOI, 0x405));
+	abi_case(a, "PV_EOI is kept", 0x405, abi_msr_get(a, vcpu, MSR_PV_EOI));
+	abi_case(a, "POLL_CONTROL at first", 1, abi_msr_get(a, vcpu, MSR_POLL_CONTROL));
+	abi_case(a, "POLL_CONTROL, reserved bits", 0, abi_msr_set(a, vcpu, MSR_POLL_CONTROL, 2));
+	abi_case(a, "POLL_CONTROL", 1, abi_msr_set(a, vcpu, MSR_POLL_CONTROL, 0));
+	abi_case(a, "POLL_CONTROL is kept", 0, abi_msr_get(a, vcpu, MSR_POLL_CONTROL));
 	abi_close(a, vcpu);
 	abi_close(a, vm);
 	munmap(page, 4096);
@@ -207,9 +183,10 @@ static void pv_leaf_cases(struct abi *a)
 	vcpu = IOCTL(a, vm, KVM_CREATE_VCPU, 0);
 	abi_case(a, "KVM's leaves behind Hyper-V's", 0, IOCTL(a, vcpu, KVM_SET_CPUID2, &c));
 	abi_case(a, "ENFORCE_PV_FEATURE_CPUID", 0,
-		 enable(a, vcpu, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1));
-	abi_case(a, "STEAL_TIME, which they offer", 1, msr_set(a, vcpu, MSR_STEAL_TIME, 0));
-	abi_case(a, "POLL_CONTROL, which they do not", 0, msr_set(a, vcpu, MSR_POLL_CONTROL, 1));
+		 abi_enable(a, vcpu, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1));
+	abi_case(a, "STEAL_TIME, which they offer", 1, abi_msr_set(a, vcpu, MSR_STEAL_TIME, 0));
+	abi_case(a, "POLL_CONTROL, which they do not", 0,
+		 abi_msr_set(a, vcpu, MSR_POLL_CONTROL, 1));
 	abi_close(a, vcpu);
 	abi_close(a, vm);
 }

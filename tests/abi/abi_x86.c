@@ -8,52 +8,9 @@
 
 #include "abi.h"
 
-#define CODE(...)	 ((const uint8_t[]){ __VA_ARGS__ })
-#define START(a, g, ...) start(a, g, CODE(__VA_ARGS__), sizeof(CODE(__VA_ARGS__)))
-#define MSR_STAR	 0xc0000081u
-#define MCI_VALID	 (1ull << 63)
-#define MCI_UC		 (1ull << 61)
-
-struct guest {
-	int vm, vcpu;
-	struct kvm_run *run;
-	uint8_t *page;
-};
-
-static void start(struct abi *a, struct guest *g, const uint8_t *code, size_t len)
-{
-	g->vm = abi_vm(a, &g->vcpu);
-	g->run = abi_run_page(a, g->vcpu);
-	g->page = abi_code(a, g->vm, g->vcpu, code, len);
-}
-
-static void stop(struct abi *a, struct guest *g)
-{
-	munmap(g->run, 12288);
-	abi_close(a, g->vcpu);
-	abi_close(a, g->vm);
-	munmap(g->page, 4096);
-}
-
-static long run(struct abi *a, struct guest *g)
-{
-	return IOCTL(a, g->vcpu, KVM_RUN, 0);
-}
-
-static struct kvm_regs regs(struct abi *a, struct guest *g)
-{
-	struct kvm_regs r;
-
-	IOCTL(a, g->vcpu, KVM_GET_REGS, &r);
-	return r;
-}
-
-static long enable(struct abi *a, int fd, unsigned cap, __u64 arg)
-{
-	struct kvm_enable_cap e = { .cap = cap, .args = { arg } };
-
-	return IOCTL(a, fd, KVM_ENABLE_CAP, &e);
-}
+#define MSR_STAR  0xc0000081u
+#define MCI_VALID (1ull << 63)
+#define MCI_UC	  (1ull << 61)
 
 static void filter_errors(struct abi *a, int vm, int vcpu)
 {
@@ -86,7 +43,7 @@ static void filter_errors(struct abi *a, int vm, int vcpu)
 	f = (struct kvm_msr_filter){ 0 };
 	abi_case(a, "X86_SET_MSR_FILTER empty", 0, IOCTL(a, vm, KVM_X86_SET_MSR_FILTER, &f));
 	abi_case(a, "ENABLE_CAP USER_SPACE_MSR unknown reason", -EINVAL,
-		 enable(a, vm, KVM_CAP_X86_USER_SPACE_MSR, 8));
+		 abi_enable(a, vm, KVM_CAP_X86_USER_SPACE_MSR, 8));
 }
 
 /* mov $STAR, %ecx; rdmsr; wrmsr; hlt */
@@ -98,64 +55,64 @@ static void msr_exit_cases(struct abi *a)
 						   .base = MSR_STAR,
 						   .nmsrs = 1,
 						   .bitmap = &none } };
-	struct guest g;
+	struct abi_guest g;
 
-	START(a, &g, 0x66, 0xb9, 0x81, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x0f, 0x30, 0xf4);
+	ABI_START(a, &g, false, 0x66, 0xb9, 0x81, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x0f, 0x30, 0xf4);
 	filter_errors(a, g.vm, g.vcpu);
-	enable(a, g.vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER);
+	abi_enable(a, g.vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER);
 	abi_case(a, "X86_SET_MSR_FILTER", 0, IOCTL(a, g.vm, KVM_X86_SET_MSR_FILTER, &f));
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "filtered RDMSR exits", KVM_EXIT_X86_RDMSR, g.run->exit_reason);
 	abi_case(a, "filtered RDMSR says why", KVM_MSR_EXIT_REASON_FILTER, g.run->msr.reason);
 	abi_case(a, "filtered RDMSR says which", 1, g.run->msr.index == MSR_STAR);
 	g.run->msr.data = 0x1234500006789ull;
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "answered RDMSR: WRMSR follows", KVM_EXIT_X86_WRMSR, g.run->exit_reason);
 	abi_case(a, "answered RDMSR gives the value", 1, g.run->msr.data == 0x1234500006789ull);
-	abi_case(a, "RIP at the exit is the WRMSR's", 0x108, (long)regs(a, &g).rip);
-	run(a, &g);
+	abi_case(a, "RIP at the exit is the WRMSR's", 0x108, (long)abi_regs(a, &g).rip);
+	abi_run(a, &g);
 	abi_case(a, "answered WRMSR is done", KVM_EXIT_HLT, g.run->exit_reason);
-	stop(a, &g);
+	abi_stop(a, &g);
 }
 
 /* The VMM refuses the access: #GP, and there is no handler in the page. */
 static void msr_refuse_cases(struct abi *a)
 {
-	struct guest g;
+	struct abi_guest g;
 
-	START(a, &g, 0x66, 0xb9, 0xef, 0xbe, 0xad, 0xde, 0x0f, 0x32, 0xf4);
-	enable(a, g.vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN);
-	run(a, &g);
+	ABI_START(a, &g, false, 0x66, 0xb9, 0xef, 0xbe, 0xad, 0xde, 0x0f, 0x32, 0xf4);
+	abi_enable(a, g.vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN);
+	abi_run(a, &g);
 	abi_case(a, "unknown RDMSR exits", KVM_EXIT_X86_RDMSR, g.run->exit_reason);
 	abi_case(a, "unknown RDMSR says why", KVM_MSR_EXIT_REASON_UNKNOWN, g.run->msr.reason);
 	g.run->msr.error = 1;
 	g.page[4 * 13] = 0x0a; /* vector of #GP: 0:0x10a, a HLT behind the other */
 	g.page[4 * 13 + 1] = 1;
 	g.page[0x10a] = 0xf4;
-	run(a, &g);
-	abi_case(a, "refused RDMSR is #GP", 0x10b, (long)regs(a, &g).rip);
-	stop(a, &g);
+	abi_run(a, &g);
+	abi_case(a, "refused RDMSR is #GP", 0x10b, (long)abi_regs(a, &g).rip);
+	abi_stop(a, &g);
 }
 
 /* mov $6, %cx; mov $0x300, %di; mov $0x80, %dx; rep insw; hlt: one exit for the batch */
 static void ins_cases(struct abi *a)
 {
-	struct guest g;
+	struct abi_guest g;
 	uint8_t *data;
 
-	START(a, &g, 0xb9, 6, 0, 0xbf, 0, 3, 0xba, 0x80, 0, 0xf3, 0x6d, 0xf4);
-	run(a, &g);
+	ABI_START(a, &g, false, 0xb9, 6, 0, 0xbf, 0, 3, 0xba, 0x80, 0, 0xf3, 0x6d, 0xf4);
+	abi_run(a, &g);
 	abi_case(a, "REP INS asks at once", 6, g.run->io.count);
 	abi_case(a, "REP INS: size", 2, g.run->io.size);
 	data = (uint8_t *)g.run + g.run->io.data_offset;
 	for (int i = 0; i < 12; i++)
 		data[i] = i + 1;
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "REP INS is complete", KVM_EXIT_HLT, g.run->exit_reason);
 	abi_case(a, "REP INS: first and last byte", 0x010c, g.page[0x300] << 8 | g.page[0x30b]);
 	abi_case(a, "REP INS: nothing beyond", 0, g.page[0x30c]);
-	abi_case(a, "REP INS: RDI", 0x30c, (long)regs(a, &g).rdi);
-	stop(a, &g);
+	abi_case(a, "REP INS: RDI", 0x30c, (long)abi_regs(a, &g).rdi);
+	abi_stop(a, &g);
 }
 
 static void mce_cases(struct abi *a)
@@ -180,7 +137,7 @@ static void mce_cases(struct abi *a)
 	abi_case(a, "X86_SET_MCE, corrected", 0, IOCTL(a, vcpu, KVM_X86_SET_MCE, &m));
 	/* Uncorrected, and the guest has not set CR4.MCE: the machine is down. */
 	m.status = MCI_VALID | MCI_UC | 1ull << 57;
-	enable(a, vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
+	abi_enable(a, vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
 	abi_case(a, "X86_SET_MCE, uncorrected", 0, IOCTL(a, vcpu, KVM_X86_SET_MCE, &m));
 	IOCTL(a, vcpu, KVM_GET_VCPU_EVENTS, &e);
 	abi_case(a, "it is a triple fault", 1, e.triple_fault.pending);
@@ -188,12 +145,20 @@ static void mce_cases(struct abi *a)
 	abi_close(a, vm);
 }
 
+static long debug(struct abi *a, struct abi_guest *g, unsigned control, unsigned dr7, unsigned dr0)
+{
+	struct kvm_guest_debug d = { .control = control,
+				     .arch.debugreg = { [0] = dr0, [7] = dr7 } };
+
+	return IOCTL(a, g->vcpu, KVM_SET_GUEST_DEBUG, &d);
+}
+
 static void triple_fault_cases(struct abi *a)
 {
 	struct kvm_vcpu_events e;
-	struct guest g;
+	struct abi_guest g;
 
-	START(a, &g, 0xf4);
+	ABI_START(a, &g, false, 0xf4);
 	IOCTL(a, g.vcpu, KVM_GET_VCPU_EVENTS, &e);
 	abi_case(a, "no triple fault in events before it is enabled", 0,
 		 !!(e.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT));
@@ -201,14 +166,16 @@ static void triple_fault_cases(struct abi *a)
 	abi_case(a, "SET_VCPU_EVENTS triple fault, not enabled", -EINVAL,
 		 IOCTL(a, g.vcpu, KVM_SET_VCPU_EVENTS, &e));
 	abi_case(a, "ENABLE_CAP TRIPLE_FAULT_EVENT", 0,
-		 enable(a, g.vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1));
+		 abi_enable(a, g.vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1));
 	e.triple_fault.pending = 1;
 	abi_case(a, "SET_VCPU_EVENTS triple fault", 0, IOCTL(a, g.vcpu, KVM_SET_VCPU_EVENTS, &e));
-	run(a, &g);
+	abi_case(a, "SET_GUEST_DEBUG injects nothing beside it", -EBUSY,
+		 debug(a, &g, KVM_GUESTDBG_INJECT_BP, 0, 0));
+	abi_run(a, &g);
 	abi_case(a, "it ends the run", KVM_EXIT_SHUTDOWN, g.run->exit_reason);
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "once", KVM_EXIT_HLT, g.run->exit_reason);
-	stop(a, &g);
+	abi_stop(a, &g);
 }
 
 static void attr_cases(struct abi *a)
@@ -283,53 +250,45 @@ static void quirk_cases(struct abi *a)
 	int vm = abi_vm(a, NULL);
 
 	abi_case(a, "DISABLE_QUIRKS2 unknown", -EINVAL,
-		 enable(a, vm, KVM_CAP_DISABLE_QUIRKS2, 1ull << 40));
+		 abi_enable(a, vm, KVM_CAP_DISABLE_QUIRKS2, 1ull << 40));
 	abi_case(a, "DISABLE_QUIRKS2", 0,
-		 enable(a, vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_FIX_HYPERCALL_INSN));
-	abi_case(a, "DISABLE_QUIRKS2 takes back", 0, enable(a, vm, KVM_CAP_DISABLE_QUIRKS2, 0));
-	abi_case(a, "MSR_PLATFORM_INFO", 0, enable(a, vm, KVM_CAP_MSR_PLATFORM_INFO, 0));
+		 abi_enable(a, vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_FIX_HYPERCALL_INSN));
+	abi_case(a, "DISABLE_QUIRKS2 takes back", 0, abi_enable(a, vm, KVM_CAP_DISABLE_QUIRKS2, 0));
+	abi_case(a, "MSR_PLATFORM_INFO", 0, abi_enable(a, vm, KVM_CAP_MSR_PLATFORM_INFO, 0));
 	abi_case(a, "EXIT_ON_EMULATION_FAILURE", 0,
-		 enable(a, vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1));
+		 abi_enable(a, vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1));
 	abi_case(a, "EXIT_ON_EMULATION_FAILURE unknown", -EINVAL,
-		 enable(a, vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 2));
+		 abi_enable(a, vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 2));
 	abi_close(a, vm);
-}
-
-static long debug(struct abi *a, struct guest *g, unsigned control, unsigned dr7, unsigned dr0)
-{
-	struct kvm_guest_debug d = { .control = control,
-				     .arch.debugreg = { [0] = dr0, [7] = dr7 } };
-
-	return IOCTL(a, g->vcpu, KVM_SET_GUEST_DEBUG, &d);
 }
 
 /* nop; mov %al, 0x300; int3; hlt */
 static void debug_cases(struct abi *a)
 {
-	struct guest g;
+	struct abi_guest g;
 
-	START(a, &g, 0x90, 0xa2, 0x00, 0x03, 0xcc, 0xf4);
+	ABI_START(a, &g, false, 0x90, 0xa2, 0x00, 0x03, 0xcc, 0xf4);
 	abi_case(a, "SET_GUEST_DEBUG, bad pointer", -EFAULT,
 		 IOCTL(a, g.vcpu, KVM_SET_GUEST_DEBUG, abi_bad_pointer()));
 	abi_case(a, "SET_GUEST_DEBUG on a VM", -ENOTTY, IOCTL(a, g.vm, KVM_SET_GUEST_DEBUG, 0));
 	abi_case(a, "SET_GUEST_DEBUG step", 0,
 		 debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP, 0x400, 0));
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "a step exits", KVM_EXIT_DEBUG, g.run->exit_reason);
 	abi_case(a, "a step is #DB", 1, g.run->debug.arch.exception);
 	abi_case(a, "a step is behind the instruction", 0x101, (long)g.run->debug.arch.pc);
 	abi_case(a, "a step: DR6", 0xffff4ff0, (long)g.run->debug.arch.dr6);
 	/* A write of one byte at 0x300. */
 	debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, 0x10402, 0x300);
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "a watchpoint exits", KVM_EXIT_DEBUG, g.run->exit_reason);
 	abi_case(a, "a watchpoint is behind the instruction", 0x104, (long)g.run->debug.arch.pc);
 	abi_case(a, "a watchpoint: DR6", 0xffff0ff1, (long)g.run->debug.arch.dr6);
 	debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, 0x402, 0x104);
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "a breakpoint is at the instruction", 0x104, (long)g.run->debug.arch.pc);
 	debug(a, &g, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP, 0x400, 0);
-	run(a, &g);
+	abi_run(a, &g);
 	abi_case(a, "INT3 exits", 3, g.run->debug.arch.exception);
 	abi_case(a, "INT3 is at the instruction", 0x104, (long)g.run->debug.arch.pc);
 	abi_case(a, "SET_GUEST_DEBUG off", 0, debug(a, &g, 0, 0, 0));
@@ -338,39 +297,39 @@ static void debug_cases(struct abi *a)
 		 debug(a, &g, KVM_GUESTDBG_INJECT_DB, 0, 0));
 	g.page[4 * 3 + 1] = 2; /* vector of #BP: 0:0x200 */
 	g.page[0x200] = 0xf4;
-	run(a, &g);
-	abi_case(a, "the injected #BP is delivered", 0x201, (long)regs(a, &g).rip);
-	stop(a, &g);
+	abi_run(a, &g);
+	abi_case(a, "the injected #BP is delivered", 0x201, (long)abi_regs(a, &g).rip);
+	abi_stop(a, &g);
 }
 
 /* The guest's own data breakpoint: mov %eax, %dr0 and %dr7, then a store that hits, and one that does not. */
 static void guest_breakpoint_cases(struct abi *a)
 {
 	struct kvm_debugregs d;
-	struct guest g;
+	struct abi_guest g;
 
-	START(a, &g, 0xa2, 0x01, 0x03, 0xa2, 0x00, 0x03, 0xf4);
+	ABI_START(a, &g, false, 0xa2, 0x01, 0x03, 0xa2, 0x00, 0x03, 0xf4);
 	IOCTL(a, g.vcpu, KVM_GET_DEBUGREGS, &d);
 	d.db[0] = 0x300;
 	d.dr7 = 0x10402; /* a write, one byte */
 	IOCTL(a, g.vcpu, KVM_SET_DEBUGREGS, &d);
 	g.page[4 * 1 + 1] = 2; /* vector of #DB: 0:0x200 */
 	g.page[0x200] = 0xf4;
-	run(a, &g);
-	abi_case(a, "the guest's watchpoint is delivered", 0x201, (long)regs(a, &g).rip);
+	abi_run(a, &g);
+	abi_case(a, "the guest's watchpoint is delivered", 0x201, (long)abi_regs(a, &g).rip);
 	abi_case(a, "behind the store that hit", 0x106, g.page[0x7fa] | g.page[0x7fb] << 8);
 	IOCTL(a, g.vcpu, KVM_GET_DEBUGREGS, &d);
 	abi_case(a, "DR6 of the guest", 0xffff0ff1, (long)d.dr6);
-	stop(a, &g);
+	abi_stop(a, &g);
 }
 
 static void stats_cases(struct abi *a)
 {
 	struct kvm_stats_header h = { 0 };
-	struct guest g;
+	struct abi_guest g;
 	int fd;
 
-	START(a, &g, 0xf4);
+	ABI_START(a, &g, false, 0xf4);
 	fd = IOCTL(a, g.vcpu, KVM_GET_STATS_FD, 0);
 	abi_case(a, "GET_STATS_FD of a vCPU", ABI_OK, fd);
 	abi_case(a, "its header", sizeof(h), read(fd, &h, sizeof(h)));
@@ -381,7 +340,7 @@ static void stats_cases(struct abi *a)
 	abi_case(a, "GET_STATS_FD of a VM", ABI_OK, fd);
 	close(fd);
 	abi_case(a, "GET_STATS_FD of the system", -EINVAL, IOCTL(a, a->sys, KVM_GET_STATS_FD, 0));
-	stop(a, &g);
+	abi_stop(a, &g);
 }
 
 void abi_x86_cases(struct abi *a)

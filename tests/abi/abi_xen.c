@@ -21,38 +21,7 @@
 #define PRIORITY   KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL
 #define IDLE	   0xf4 /* hlt */
 
-struct xen_guest {
-	int vm, vcpu;
-	struct kvm_run *run;
-	uint8_t *code, *shared;
-};
-
-static void start(struct abi *a, struct xen_guest *g, const uint8_t *code, size_t len)
-{
-	struct kvm_userspace_memory_region r = { .slot = 5,
-						 .guest_phys_addr = SHARED,
-						 .memory_size = 8192 };
-
-	g->vm = abi_vm(a, NULL);
-	IOCTL(a, g->vm, KVM_CREATE_IRQCHIP, 0);
-	g->vcpu = IOCTL(a, g->vm, KVM_CREATE_VCPU, 0);
-	g->run = abi_run_page(a, g->vcpu);
-	g->code = abi_code(a, g->vm, g->vcpu, code, len);
-	g->shared = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	r.userspace_addr = (unsigned long)g->shared;
-	IOCTL(a, g->vm, KVM_SET_USER_MEMORY_REGION, &r);
-}
-
-static void stop(struct abi *a, struct xen_guest *g)
-{
-	munmap(g->run, 12288);
-	abi_close(a, g->vcpu);
-	abi_close(a, g->vm);
-	munmap(g->code, 4096);
-	munmap(g->shared, 8192);
-}
-
-static long vm_set(struct abi *a, int vm, unsigned type, __u64 value)
+long abi_xen_set(struct abi *a, int vm, unsigned type, uint64_t value)
 {
 	struct kvm_xen_hvm_attr x = { .type = type, .u.shared_info.gfn = value };
 
@@ -67,7 +36,7 @@ static long vm_get(struct abi *a, int vm, unsigned type)
 	return r ? r : (long)x.u.shared_info.gfn;
 }
 
-static long vcpu_set(struct abi *a, int vcpu, unsigned type, __u64 value)
+long abi_xen_vcpu_set(struct abi *a, int vcpu, unsigned type, uint64_t value)
 {
 	struct kvm_xen_vcpu_attr x = { .type = type, .u.gpa = value };
 
@@ -82,14 +51,14 @@ static long vcpu_get(struct abi *a, int vcpu, unsigned type)
 	return r ? r : (long)x.u.gpa;
 }
 
-static long event(struct abi *a, int vm, __u32 port, __u32 vcpu, __u32 priority)
+long abi_xen_send(struct abi *a, int vm, uint32_t port, uint32_t vcpu, uint32_t priority)
 {
 	struct kvm_irq_routing_xen_evtchn e = { port, vcpu, priority };
 
 	return IOCTL(a, vm, KVM_XEN_HVM_EVTCHN_SEND, &e);
 }
 
-static void descriptor_cases(struct abi *a, struct xen_guest *g)
+static void descriptor_cases(struct abi *a, struct abi_guest *g)
 {
 	static const struct {
 		const char *name;
@@ -119,69 +88,71 @@ static void descriptor_cases(struct abi *a, struct xen_guest *g)
 	}
 }
 
-static void vm_cases(struct abi *a, struct xen_guest *g)
+static void vm_cases(struct abi *a, struct abi_guest *g)
 {
-	abi_case(a, "XEN_HVM_SET_ATTR unknown type", -ENOENT, vm_set(a, g->vm, 99, 0));
+	abi_case(a, "XEN_HVM_SET_ATTR unknown type", -ENOENT, abi_xen_set(a, g->vm, 99, 0));
 	abi_case(a, "XEN_HVM_GET_ATTR unknown type", -ENOENT, vm_get(a, g->vm, 99));
 	abi_case(a, "XEN_HVM_GET_ATTR of ports", -ENOENT,
 		 vm_get(a, g->vm, KVM_XEN_ATTR_TYPE_EVTCHN));
 	abi_case(a, "no shared info", -1, vm_get(a, g->vm, KVM_XEN_ATTR_TYPE_SHARED_INFO));
 	abi_case(a, "shared info without memory", -EFAULT,
-		 vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_SHARED_INFO, 0x40000));
+		 abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_SHARED_INFO, 0x40000));
 	abi_case(a, "shared info", 0,
-		 vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_SHARED_INFO, SHARED >> 12));
+		 abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_SHARED_INFO, SHARED >> 12));
 	abi_case(a, "it is kept", SHARED >> 12, vm_get(a, g->vm, KVM_XEN_ATTR_TYPE_SHARED_INFO));
-	abi_case(a, "and has the wall clock", 1, *(uint32_t *)(g->shared + 0x904) > 1000000);
+	abi_case(a, "and has the wall clock", 1, *(uint32_t *)(g->more + 0x904) > 1000000);
 	abi_case(a, "upcall vector of an exception", -EINVAL,
-		 vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, 0xf));
-	abi_case(a, "upcall vector", 0, vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, 0x80));
+		 abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, 0xf));
+	abi_case(a, "upcall vector", 0,
+		 abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, 0x80));
 	abi_case(a, "it is kept", 0x80, vm_get(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR));
-	abi_case(a, "version", 0, vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_XEN_VERSION, 0x40011));
+	abi_case(a, "version", 0, abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_XEN_VERSION, 0x40011));
 	abi_case(a, "it is kept", 0x40011, vm_get(a, g->vm, KVM_XEN_ATTR_TYPE_XEN_VERSION));
-	abi_case(a, "long mode", 0, vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 2));
+	abi_case(a, "long mode", 0, abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 2));
 	abi_case(a, "it is a bool", 1, vm_get(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE));
-	vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 0);
+	abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 0);
 }
 
-static void vcpu_cases(struct abi *a, struct xen_guest *g)
+static void vcpu_cases(struct abi *a, struct abi_guest *g)
 {
 	static const unsigned pages[] = { KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
 					  KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
 					  KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR };
 
-	abi_case(a, "XEN_VCPU_SET_ATTR unknown type", -ENOENT, vcpu_set(a, g->vcpu, 99, 0));
+	abi_case(a, "XEN_VCPU_SET_ATTR unknown type", -ENOENT, abi_xen_vcpu_set(a, g->vcpu, 99, 0));
 	abi_case(a, "XEN_VCPU_GET_ATTR unknown type", -ENOENT, vcpu_get(a, g->vcpu, 99));
 	for (unsigned i = 0; i < 3; i++) {
 		abi_case(a, "no page yet", i == 2 ? -ENOENT : -1, vcpu_get(a, g->vcpu, pages[i]));
 		abi_case(a, "page over an edge", -EINVAL,
-			 vcpu_set(a, g->vcpu, pages[i], SHARED + 0xff0));
+			 abi_xen_vcpu_set(a, g->vcpu, pages[i], SHARED + 0xff0));
 		abi_case(a, "page without memory", -EFAULT,
-			 vcpu_set(a, g->vcpu, pages[i], 0x40000000));
-		abi_case(a, "page", 0, vcpu_set(a, g->vcpu, pages[i], INFO + 0x100 * i));
+			 abi_xen_vcpu_set(a, g->vcpu, pages[i], 0x40000000));
+		abi_case(a, "page", 0, abi_xen_vcpu_set(a, g->vcpu, pages[i], INFO + 0x100 * i));
 		abi_case(a, "it is kept", (long)INFO + 0x100 * i, vcpu_get(a, g->vcpu, pages[i]));
-		abi_case(a, "no page again", 0, vcpu_set(a, g->vcpu, pages[i], NO_PAGE));
+		abi_case(a, "no page again", 0, abi_xen_vcpu_set(a, g->vcpu, pages[i], NO_PAGE));
 	}
 	abi_case(a, "vCPU's number too large", -EINVAL,
-		 vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, 5000));
-	abi_case(a, "vCPU's number", 0, vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, 7));
+		 abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, 5000));
+	abi_case(a, "vCPU's number", 0,
+		 abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID, 7));
 	abi_case(a, "it is kept", 7, vcpu_get(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_ID));
 	abi_case(a, "vCPU's vector of an exception", -EINVAL,
-		 vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 3));
+		 abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 3));
 	abi_case(a, "vCPU's vector", 0,
-		 vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 0x90));
+		 abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 0x90));
 	abi_case(a, "it is kept", 0x90, vcpu_get(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR));
-	vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 0);
+	abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 0);
 }
 
-static void runstate_cases(struct abi *a, struct xen_guest *g)
+static void runstate_cases(struct abi *a, struct abi_guest *g)
 {
 	struct kvm_xen_vcpu_attr x = { .type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA };
 	const unsigned adjust = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADJUST;
 
 	abi_case(a, "RUNSTATE_CURRENT unknown", -EINVAL,
-		 vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT, 4));
+		 abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT, 4));
 	abi_case(a, "RUNSTATE_CURRENT blocked", 0,
-		 vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT, 2));
+		 abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT, 2));
 	abi_case(a, "it is kept", 2, vcpu_get(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT));
 	x.u.runstate.state_entry_time = 30;
 	x.u.runstate.time_running = 10;
@@ -221,7 +192,7 @@ static long port(struct abi *a, int vm, __u32 number, __u32 type, __u32 flags, _
 	return IOCTL(a, vm, KVM_XEN_HVM_SET_ATTR, &x);
 }
 
-static void port_cases(struct abi *a, struct xen_guest *g)
+static void port_cases(struct abi *a, struct abi_guest *g)
 {
 	const __u32 ipi = 5, domains = 2, away = KVM_XEN_EVTCHN_DEASSIGN;
 	int fd = eventfd(0, 0);
@@ -248,44 +219,46 @@ static void port_cases(struct abi *a, struct xen_guest *g)
 	close(fd);
 }
 
-static void delivery_cases(struct abi *a, struct xen_guest *g)
+static void delivery_cases(struct abi *a, struct abi_guest *g)
 {
-	uint8_t *info = g->shared + 0x1000;
+	uint8_t *info = g->more + 0x1000;
 	uint64_t *sel = (uint64_t *)(info + 8);
 
-	abi_case(a, "EVTCHN_SEND without vcpu info", -EINVAL, event(a, g->vm, 70, 0, PRIORITY));
-	vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, INFO);
-	abi_case(a, "EVTCHN_SEND channel 0", -EINVAL, event(a, g->vm, 0, 0, PRIORITY));
-	abi_case(a, "EVTCHN_SEND of another priority", -EINVAL, event(a, g->vm, 70, 0, 0));
-	abi_case(a, "EVTCHN_SEND channel too large", -EINVAL, event(a, g->vm, 1024, 0, PRIORITY));
-	abi_case(a, "EVTCHN_SEND to nobody", -EINVAL, event(a, g->vm, 70, 9, PRIORITY));
-	abi_case(a, "EVTCHN_SEND", 0, event(a, g->vm, 70, 0, PRIORITY));
-	abi_case(a, "it is pending", 1 << 6, g->shared[PENDING_32 + 8]);
+	abi_case(a, "EVTCHN_SEND without vcpu info", -EINVAL,
+		 abi_xen_send(a, g->vm, 70, 0, PRIORITY));
+	abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, INFO);
+	abi_case(a, "EVTCHN_SEND channel 0", -EINVAL, abi_xen_send(a, g->vm, 0, 0, PRIORITY));
+	abi_case(a, "EVTCHN_SEND of another priority", -EINVAL, abi_xen_send(a, g->vm, 70, 0, 0));
+	abi_case(a, "EVTCHN_SEND channel too large", -EINVAL,
+		 abi_xen_send(a, g->vm, 1024, 0, PRIORITY));
+	abi_case(a, "EVTCHN_SEND to nobody", -EINVAL, abi_xen_send(a, g->vm, 70, 9, PRIORITY));
+	abi_case(a, "EVTCHN_SEND", 0, abi_xen_send(a, g->vm, 70, 0, PRIORITY));
+	abi_case(a, "it is pending", 1 << 6, g->more[PENDING_32 + 8]);
 	abi_case(a, "its word of 32 bits is selected", 1 << 2, info[4]);
 	abi_case(a, "and an upcall is due", 1, info[0]);
-	memset(g->shared + PENDING_32, 0, 0x100);
+	memset(g->more + PENDING_32, 0, 0x100);
 	memset(info, 0, 16);
-	g->shared[MASK_32 + 8] = 1 << 6;
-	abi_case(a, "EVTCHN_SEND masked", 0, event(a, g->vm, 70, 0, PRIORITY));
-	abi_case(a, "it is pending too", 1 << 6, g->shared[PENDING_32 + 8]);
+	g->more[MASK_32 + 8] = 1 << 6;
+	abi_case(a, "EVTCHN_SEND masked", 0, abi_xen_send(a, g->vm, 70, 0, PRIORITY));
+	abi_case(a, "it is pending too", 1 << 6, g->more[PENDING_32 + 8]);
 	abi_case(a, "but no upcall is due", 0, info[0]);
-	vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 1);
-	memset(g->shared + PENDING_64, 0, 0x400);
-	abi_case(a, "EVTCHN_SEND of 64 bits", 0, event(a, g->vm, 4095, 0, PRIORITY));
-	abi_case(a, "it is pending", 1 << 7, g->shared[PENDING_64 + 511]);
+	abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 1);
+	memset(g->more + PENDING_64, 0, 0x400);
+	abi_case(a, "EVTCHN_SEND of 64 bits", 0, abi_xen_send(a, g->vm, 4095, 0, PRIORITY));
+	abi_case(a, "it is pending", 1 << 7, g->more[PENDING_64 + 511]);
 	abi_case(a, "its word is selected", 1, *sel == 1ull << 63);
-	abi_case(a, "EVTCHN_SEND 4096", -EINVAL, event(a, g->vm, 4096, 0, PRIORITY));
-	vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 0);
-	memset(g->shared + PENDING_64, 0, 0x400);
+	abi_case(a, "EVTCHN_SEND 4096", -EINVAL, abi_xen_send(a, g->vm, 4096, 0, PRIORITY));
+	abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_LONG_MODE, 0);
+	memset(g->more + PENDING_64, 0, 0x400);
 	memset(info, 0, 16);
 }
 
 /* The handler of vector 0x80 is out %al, $0x10. */
-static void handler_make(struct xen_guest *g, unsigned vector)
+static void handler_make(struct abi_guest *g, unsigned vector)
 {
-	g->code[4 * vector] = 0x10;
-	g->code[4 * vector + 1] = 2;
-	memcpy(g->code + 0x210, (const uint8_t[]){ 0xe6, 0x10, 0xf4 }, 3);
+	g->page[4 * vector] = 0x10;
+	g->page[4 * vector + 1] = 2;
+	memcpy(g->page + 0x210, (const uint8_t[]){ 0xe6, 0x10, 0xf4 }, 3);
 }
 
 static void apic_on(struct abi *a, int vcpu)
@@ -311,10 +284,10 @@ static void route(struct abi *a, int vm)
 	abi_case(a, "route to a channel", 0, IOCTL(a, vm, KVM_SET_GSI_ROUTING, &r));
 }
 
-static void interrupt_cases(struct abi *a, struct xen_guest *g)
+static void interrupt_cases(struct abi *a, struct abi_guest *g)
 {
 	struct kvm_irq_level line = { .irq = 30, .level = 1 };
-	uint8_t *info = g->shared + 0x1000;
+	uint8_t *info = g->more + 0x1000;
 
 	handler_make(g, 0x80);
 	handler_make(g, 0x90);
@@ -328,14 +301,14 @@ static void interrupt_cases(struct abi *a, struct xen_guest *g)
 	line = (struct kvm_irq_level){ .irq = 30, .level = 1 };
 	IOCTL(a, g->vm, KVM_IRQ_LINE_STATUS, &line);
 	abi_case(a, "again: pending already", 0, line.status);
-	memset(g->shared + PENDING_32, 0, 0x100);
+	memset(g->more + PENDING_32, 0, 0x100);
 	memset(info, 0, 16);
-	vm_set(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, 0);
-	vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 0x90);
+	abi_xen_set(a, g->vm, KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, 0);
+	abi_xen_vcpu_set(a, g->vcpu, KVM_XEN_VCPU_ATTR_TYPE_UPCALL_VECTOR, 0x90);
 }
 
 /* Hypercalls of real mode: number in EAX, parameters in EBX and ECX. */
-static long hypercall(struct abi *a, struct xen_guest *g, __u64 number, __u64 first, __u64 second)
+static long hypercall(struct abi *a, struct abi_guest *g, __u64 number, __u64 first, __u64 second)
 {
 	struct kvm_regs r;
 
@@ -356,7 +329,7 @@ static long hypercall(struct abi *a, struct xen_guest *g, __u64 number, __u64 fi
 }
 
 /* sti; hlt; loop; and the timer's channel as the vCPU's own vector, in its APIC. */
-static void timer_cases(struct abi *a, struct xen_guest *g)
+static void timer_cases(struct abi *a, struct abi_guest *g)
 {
 	struct kvm_xen_vcpu_attr t = { .type = KVM_XEN_VCPU_ATTR_TYPE_TIMER };
 	struct kvm_clock_data now;
@@ -377,7 +350,7 @@ static void timer_cases(struct abi *a, struct xen_guest *g)
 	IOCTL(a, g->vcpu, KVM_SET_REGS, &r);
 	IOCTL(a, g->vcpu, KVM_RUN, 0);
 	abi_case(a, "the vCPU's vector wakes the guest", KVM_EXIT_IO, g->run->exit_reason);
-	abi_case(a, "its channel is pending", 1 << 5, g->shared[PENDING_32 + 1]);
+	abi_case(a, "its channel is pending", 1 << 5, g->more[PENDING_32 + 1]);
 	IOCTL(a, g->vm, KVM_GET_CLOCK, &now);
 	IOCTL(a, g->vcpu, KVM_XEN_VCPU_GET_ATTR, &t);
 	abi_case(a, "a timer that has fired is off", 0, (long)t.u.timer.expires_ns);
@@ -385,7 +358,7 @@ static void timer_cases(struct abi *a, struct xen_guest *g)
 	abi_case(a, "stop of its timer", 0, hypercall(a, g, 24, 9, 7));
 }
 
-static void hypercall_cases(struct abi *a, struct xen_guest *g)
+static void hypercall_cases(struct abi *a, struct abi_guest *g)
 {
 	static const uint8_t code[] = { 0x0f, 0x01, 0xd9, 0xe7, 0x10 }; /* vmmcall; out */
 	struct kvm_xen_hvm_config x = { .flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL |
@@ -395,14 +368,14 @@ static void hypercall_cases(struct abi *a, struct xen_guest *g)
 	int fd = eventfd(0, EFD_NONBLOCK);
 
 	abi_case(a, "XEN_HVM_CONFIG", 0, IOCTL(a, g->vm, KVM_XEN_HVM_CONFIG, &x));
-	memcpy(g->code + 0x180, code, sizeof(code));
+	memcpy(g->page + 0x180, code, sizeof(code));
 	abi_case(a, "version is answered", 0x40011, hypercall(a, g, 17, 0, 0));
 	abi_case(a, "another question is not", -1000, hypercall(a, g, 17, 1, 0));
 	port(a, g->vm, 21, 2, 0, 0, fd);
-	g->code[0x300] = 21;
+	g->page[0x300] = 21;
 	abi_case(a, "an event of the guest's", 0, hypercall(a, g, 32, 4, 0x300));
 	abi_case(a, "signals the eventfd", 8, read(fd, &count, sizeof(count)));
-	g->code[0x300] = 99;
+	g->page[0x300] = 99;
 	abi_case(a, "an event that nobody has", -1000, hypercall(a, g, 32, 4, 0x300));
 	abi_case(a, "an event from nowhere", -EFAULT, hypercall(a, g, 32, 4, 0x40000));
 	abi_case(a, "yield", 0, hypercall(a, g, 29, 0, 0));
@@ -416,9 +389,10 @@ void abi_xen_cases(struct abi *a)
 {
 	/* sti; again: hlt; jmp again. */
 	static const uint8_t code[] = { 0xfb, IDLE, 0xeb, 0xfd };
-	struct xen_guest g;
+	struct abi_guest g;
 
-	start(a, &g, code, sizeof(code));
+	abi_start(a, &g, true, code, sizeof(code));
+	abi_more(a, &g, SHARED, 2);
 	descriptor_cases(a, &g);
 	vm_cases(a, &g);
 	vcpu_cases(a, &g);
@@ -428,5 +402,5 @@ void abi_xen_cases(struct abi *a)
 	interrupt_cases(a, &g);
 	hypercall_cases(a, &g);
 	timer_cases(a, &g);
-	stop(a, &g);
+	abi_stop(a, &g);
 }

@@ -2,6 +2,7 @@
 /* Loads of control registers, EFER and XCR0: checks, then all effects. */
 #include "cpu/x86/control.h"
 
+#include "base/attempt.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
@@ -64,14 +65,11 @@ enum x86_status x86_load_pdptrs(struct x86_cpu *cpu, u64 cr3)
 {
 	gpa_t gpa = (u32)cr3 & ~0x1fu;
 	struct slot *slot = mem_slot_find(cpu->mem, cpu->space, gpa >> PAGE_SHIFT, &cpu->slot_hint);
-	const u64 *table;
 	u64 e[4];
 
-	if (!slot)
+	if (!slot || attempt_copy(e, slot_hva(slot, gpa), sizeof(e)))
 		return x86_raise_gp(cpu, 0);
-	table = (const u64 *)slot_hva(slot, gpa);
 	for (int i = 0; i < 4; i++) {
-		e[i] = __atomic_load_n(&table[i], __ATOMIC_RELAXED);
 		if (!pdpte_is_valid(cpu, e[i]))
 			return x86_raise_gp(cpu, 0);
 	}

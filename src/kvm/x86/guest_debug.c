@@ -7,7 +7,7 @@
 
 static long inject(struct vcpu *v, u32 control)
 {
-	if (v->cpu->event.exception)
+	if (v->cpu->event.exception || v->triple_fault)
 		return -EBUSY;
 	x86_raise(v->cpu, control & KVM_GUESTDBG_INJECT_DB ? VEC_DB : VEC_BP);
 	vcpu_queue_exception(v);

@@ -402,9 +402,7 @@ int hv_msr_write(struct vcpu *v, u32 index, u64 value, bool host)
 	if (rows[row].scope == SCOPE_VCPU)
 		return vcpu_write(v, row, index, value, host);
 	pthread_mutex_lock(&v->vm->clock_lock);
-	v->holds_clock = true;
 	r = vm_write(v, row, index, value, host);
-	v->holds_clock = false;
 	pthread_mutex_unlock(&v->vm->clock_lock);
 	return r;
 }

@@ -168,11 +168,9 @@ static int steal_set(struct vcpu *v, u64 value)
 
 static int eoi_set(struct vcpu *v, u64 value)
 {
-	u8 byte;
-
 	if (value & ~MSR_ON & 3)
 		return 1;
-	if (value & MSR_ON && mem_read(v->vm->mem, 0, value & ~MSR_ON, &byte, sizeof(byte)))
+	if (value & MSR_ON && !mem_is_writable(v->vm->mem, 0, value & ~MSR_ON, 1))
 		return 1;
 	/* What is offered was offered under the old address. */
 	if (v->lapic && lapic_pv_eoi_offered(v->lapic))

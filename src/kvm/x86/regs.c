@@ -56,14 +56,31 @@ long regs_set_call(struct call *c)
 	return 0;
 }
 
+struct translation {
+	struct x86_cpu *cpu;
+	gva_t lin;
+	struct x86_xlate out;
+	bool valid;
+};
+
+static enum x86_status translation_walk(void *arg)
+{
+	struct translation *w = arg;
+
+	w->valid = x86_walk_debug(w->cpu, w->lin, &w->out);
+	return X86_OK;
+}
+
 /* The kernel tells no more than whether it is mapped, and where; the flags are fixed there too. */
 long regs_translate(struct call *c)
 {
 	struct kvm_translation *t = c->data;
-	struct x86_xlate x;
+	struct translation w = { .cpu = c->vcpu->cpu, .lin = t->linear_address };
 
-	t->valid = x86_walk_debug(c->vcpu->cpu, t->linear_address, &x);
-	t->physical_address = t->valid ? x.gpa : ~0ull;
+	/* A table whose memory is gone has no entries. */
+	(void)engine_guarded(c->vcpu->engine, translation_walk, &w);
+	t->valid = w.valid;
+	t->physical_address = w.valid ? w.out.gpa : ~0ull;
 	t->writeable = 1;
 	t->usermode = 0;
 	return 0;

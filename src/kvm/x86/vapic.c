@@ -33,13 +33,12 @@ long vapic_set_addr(struct call *c)
 {
 	struct vcpu *v = c->vcpu;
 	struct kvm_vapic_addr a;
-	u32 word;
 
 	if (!v->lapic)
 		return -EINVAL;
 	if (user_read(&a, c->arg, sizeof(a)))
 		return -EFAULT;
-	if (a.vapic_addr && mem_read(v->vm->mem, 0, a.vapic_addr, &word, sizeof(word)))
+	if (a.vapic_addr && !mem_is_writable(v->vm->mem, 0, a.vapic_addr, sizeof(u32)))
 		return -EINVAL;
 	v->pv.vapic = a.vapic_addr;
 	v->pv.vapic_shown = false;

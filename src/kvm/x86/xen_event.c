@@ -5,6 +5,7 @@
 
 #include "kvm/eventfd.h"
 #include "kvm/kvm.h"
+#include "kvm/usercopy.h"
 
 /* Offsets of Xen's public interface; the bit arrays are alike in both layouts but for their length. */
 #define SHARED_PENDING	   0x800
@@ -110,6 +111,7 @@ int xen_event_set(struct vm *vm, u32 vcpu_id, u32 channel, struct irq_upcall *up
 	bool lm = is_long(vm), was;
 
 	up->vector = 0;
+	user_prepare();
 	if (!v || page_get(&v->xen.info) == XEN_NO_PAGE || channel >= xen_channels(vm) ||
 	    shared == XEN_NO_PAGE)
 		return -EINVAL;
