@@ -323,6 +323,30 @@ static unsigned fill(u8 *p, const struct snippet *s, unsigned n, unsigned count,
 	return len;
 }
 
+/* Where deferred x87 exceptions come: at a waiting instruction, perhaps behind what a function of the engine does. */
+static void defer(struct testcase *c, struct rng *r)
+{
+	static const struct snippet helpers[] = {
+		{ 5, { 0x8c, 0xc8, 0x0f, 0x00, 0xe0 } }, /* mov eax, cs; verr ax */
+		{ 1, { 0xfc } }, /* cld */
+	}, waiting[] = {
+		{ 1, { 0x9b } }, /* fwait */
+		{ 1, { 0x9b } },
+		{ 2, { 0xd9, 0xd0 } }, /* fnop */
+		{ 2, { 0x0f, 0x77 } }, /* emms */
+		{ 7, { 0xd9, 0x24, 0x25, 0x40, 0x50, 0x00, 0x10 } }, /* fldenv [data + 40h] */
+		{ 7, { 0xdd, 0x24, 0x25, 0x40, 0x50, 0x00, 0x10 } }, /* frstor [data + 40h] */
+	};
+	u8 *p = c->behind + c->nbehind;
+
+	if (rng_chance(r, 40)) {
+		p += fill(p, helpers, ARRAY_SIZE(helpers), 1, 0, r);
+		c->past_helper = p - c->behind;
+	}
+	p += fill(p, waiting, ARRAY_SIZE(waiting), 1, 0, r);
+	c->nbehind = p - c->behind;
+}
+
 static void surround(struct testcase *c, struct rng *r)
 {
 	u32 undefined = c->zi.cpu_flags ? c->zi.cpu_flags->undefined : 0;
@@ -334,7 +358,7 @@ static void surround(struct testcase *c, struct rng *r)
 			fill(c->behind, behind, ARRAY_SIZE(behind), rng_below(r, 5), undefined, r);
 	}
 	if (c->zi.meta.category == ZYDIS_CATEGORY_X87_ALU && rng_chance(r, 50))
-		c->behind[c->nbehind++] = 0x9b; /* deferred exceptions come here */
+		defer(c, r);
 	c->start = c->at - c->nbefore;
 	c->tail[TAIL_BEHIND] = c->at + c->zi.length + c->nbehind;
 }

@@ -97,6 +97,7 @@ struct testcase {
 	u64 tail[TAILS];
 	u8 before[CODE_MAX], behind[CODE_MAX];
 	unsigned nbefore, nbehind;
+	unsigned past_helper; /* offset in .behind, past a helper of the engine; 0: none */
 	u64 fs_base, gs_base;
 	u64 target; /* of an operand whose address is fixed by the encoding */
 };
@@ -142,6 +143,8 @@ void adjust_memory(struct start *s, const struct testcase *c, struct rng *r);
 /* Linear address of operand @op, BT's register offset included. */
 u64 operand_address(const struct state *st, const struct testcase *c,
 		    const ZydisDecodedOperand *op);
+/* Bytes by which a register bit offset moves the operand of BT, BTS, BTR, BTC; 0 for others. */
+u64 operand_bias(const struct state *st, const struct testcase *c);
 u8 *image_at(u64 address, unsigned n); /* NULL: outside what is mapped and writable */
 
 /* native.c */
@@ -176,5 +179,10 @@ bool memory_differs(const struct testcase *c, const struct start *s, const struc
 bool arena_differs(FILE *f);
 /* Whether some registers are not compared: nothing behind the instruction may use them. */
 bool testcase_is_loose(const struct testcase *c);
+
+/* classes.c: note a run that was compared on all sides. */
+void classes_note(const struct testcase *c, const struct start *s, const struct outcome *native);
+/* One TAP line each, numbers from @number on; @all: a class that never came up has failed. */
+bool classes_print(unsigned *number, bool all);
 
 #endif

@@ -9,8 +9,9 @@
 
 #include "insn.h"
 
-#define STATES_PER_CASE 10
-#define SHOWN_PER_ROW	3
+#define STATES_PER_CASE	   10
+#define SHOWN_PER_ROW	   3
+#define STATES_FOR_CLASSES 30 /* with fewer, a class may be missed */
 
 static struct options {
 	u64 seed;
@@ -166,6 +167,7 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	static struct start s;
 	static struct outcome native, guest;
 	struct row *row = &rows[c->form->row];
+	bool all;
 
 	do
 		start_make(&s, c, r);
@@ -176,13 +178,16 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	row->runs++;
 	row->faults += native.vector != -1;
 	runs++;
+	all = true;
 	for (unsigned which = 0; which < GUESTS; which++) {
 		restore(guest_arena, &s);
 		code_restore(guest_arena, guest_copy);
 		guest_run(which, c, &s.st, &guest);
 		guest.is_fast = which;
-		if (outcome_ignored(c, &native, &guest))
+		if (outcome_ignored(c, &native, &guest)) {
+			all = false;
 			continue;
+		}
 		if (!sides_differ(c, &s, &native, &guest) ||
 		    host_takes_back(c, &s, &native, &guest))
 			continue;
@@ -190,6 +195,8 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 		if (row->bad++ < options.shown)
 			report(c, &s, &native, &guest, which, n);
 	}
+	if (all)
+		classes_note(c, &s, &native);
 	if (native.vector >= 0) { /* a part may have been written */
 		restore(native_arena, &s);
 		restore(guest_arena, &s);
@@ -263,6 +270,8 @@ static bool print_rows(void)
 			       w->runs, w->faults);
 		}
 	}
+	ok &= classes_print(&n, !options.only && options.shards == 1 &&
+					options.states >= STATES_FOR_CLASSES);
 	printf("1..%u\n", n);
 	return ok;
 }

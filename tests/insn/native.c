@@ -44,6 +44,10 @@ struct save_area {
 	struct {	    /* 0x3000 */
 		u64 gpr[16], rip, rflags, trap, error, cr2;
 	} fault;
+	struct {		/* ends of the test's code come here */
+		u8 jmp[8];	/* jmp *2(%rip): to */
+		const char *to; /* aligned, since AC may be set */
+	} ends[TAILS];
 };
 _Static_assert(offsetof(struct save_area, mask) == 0xb8 &&
 		       offsetof(struct save_area, out_gpr) == 0x100 &&
@@ -164,6 +168,7 @@ handler(int sig, siginfo_t *info, void *context)
 		engines[sig].sa_sigaction(sig, info, context);
 		return;
 	}
+	__asm__ volatile("pushfq; andl $~0x40000, (%%rsp); popfq" ::: "memory", "cc"); /* AC */
 	get_bases();
 	__asm__ volatile(
 		"mov %%es, %0; mov %%cs, %1; mov %%ss, %2; mov %%ds, %3; mov %%fs, %4; mov %%gs, %5"
@@ -274,6 +279,9 @@ bool native_is_stray(const struct testcase *c, const struct state *st)
 
 const char *native_init(void)
 {
+	static const char *const tails[TAILS] = { native_tail0, native_tail1, native_tail2,
+						  native_tail3 };
+
 	if (!state_mask || state_mask == 1)
 		return "the host has no XSAVE";
 	if (!map(AREA, sizeof(struct save_area)) || !map(ARENA + CODE_OFF, CODE_SIZE) ||
@@ -283,19 +291,22 @@ const char *native_init(void)
 	if (!low_maps_note())
 		return "the process's own memory map cannot be read";
 	area->mask = state_mask;
+	for (unsigned i = 0; i < TAILS; i++) {
+		memcpy(area->ends[i].jmp, "\xff\x25\2\0\0\0\xcc\xcc", 8);
+		area->ends[i].to = tails[i];
+	}
 	has_fsgsbase = host_has_fsgsbase();
 	signals();
 	return NULL;
 }
 
-/* jmp *0(%rip) to where the state is saved */
-static void put_tail(u64 at, const char *to)
+/* A jump, by way of one that reaches all addresses, to where the state is saved. */
+static void put_tail(u64 at, unsigned tail)
 {
-	u8 *p = (u8 *)at;
-	u64 address = (u64)to;
+	s32 distance = (u64)&area->ends[tail] - (at + 5);
 
-	memcpy(p, "\xff\x25\0\0\0\0", 6);
-	memcpy(p + 6, &address, 8);
+	*(u8 *)at = 0xe9;
+	memcpy((u8 *)at + 1, &distance, 4);
 }
 
 void native_code(const struct testcase *c)
@@ -304,10 +315,8 @@ void native_code(const struct testcase *c)
 	memcpy((u8 *)c->start, c->before, c->nbefore);
 	memcpy((u8 *)c->at, c->bytes, c->zi.length);
 	memcpy((u8 *)c->at + c->zi.length, c->behind, c->nbehind);
-	put_tail(c->tail[0], native_tail0);
-	put_tail(c->tail[1], native_tail1);
-	put_tail(c->tail[2], native_tail2);
-	put_tail(c->tail[3], native_tail3);
+	for (unsigned i = 0; i < TAILS; i++)
+		put_tail(c->tail[i], i);
 }
 
 void native_run(const struct testcase *c, const struct state *in, struct outcome *out)

@@ -206,8 +206,7 @@ static u64 pick_address(const struct testcase *c, unsigned size, struct rng *r)
 	return c->target;
 }
 
-/* BT, BTS, BTR, BTC with a register reach beyond the operand. */
-static u64 bit_bias(const struct state *st, const struct testcase *c)
+u64 operand_bias(const struct state *st, const struct testcase *c)
 {
 	u64 v;
 
@@ -239,7 +238,7 @@ u64 operand_address(const struct state *st, const struct testcase *c, const Zydi
 						     : st->gpr[ZydisRegisterGetId(m->index)]) *
 		      m->scale;
 	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
-		ea += bit_bias(st, c);
+		ea += operand_bias(st, c);
 	if (c->zi.address_width == 32)
 		ea = (u32)ea;
 	return ea + (m->segment == ZYDIS_REGISTER_FS   ? c->fs_base

@@ -285,10 +285,15 @@ static void test_maskmov(void **state)
 	assert_int_equal(*fsw, 0);
 	assert_memory_equal(g.cpu->xsave + 32 + 16, data, 8);
 	assert_int_equal(g.cpu->xsave[4], 0xff);
-	/* All bytes masked out: nothing is touched, so nothing faults. */
+	/* All bytes masked out: nothing is written, but the operand is looked at. */
 	memset(g.cpu->xsave + 32 + 32, 0, 8);
-	g.cpu->gpr[RDI] = 0x800000000000;
+	memset(g.ram + 0x3000, 0x5a, 8);
 	assert_int_equal(guest_run(&g, &insn, x86_op_maskmov), X86_OK);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(g.ram[0x3000 + i], 0x5a);
+	g.cpu->gpr[RDI] = 0x800000000000;
+	assert_int_equal(guest_run(&g, &insn, x86_op_maskmov), X86_FAULT);
+	assert_int_equal(g.cpu->exc.vector, VEC_GP);
 	guest_destroy(&g);
 }
 

@@ -87,9 +87,23 @@ struct maskmov {
 	u64 ea;
 };
 
-/* Call x86_probe() or x86_write() for each run of bytes whose mask has the top bit. */
-static enum x86_status maskmov_runs(struct x86_cpu *cpu, const struct x86_insn *insn,
-				    const struct maskmov *m, bool write)
+/*
+ * Whether all of the operand can be written, bytes that the mask leaves out included: manuals leave it open; AMD's processors ask for
+ * the whole of it, also under a mask of zeros, and report the first byte that cannot be.
+ */
+static enum x86_status maskmov_probe(struct x86_cpu *cpu, const struct x86_insn *insn,
+				     const struct maskmov *m)
+{
+	gva_t lin;
+	enum x86_status st =
+		x86_linear(cpu, m->seg, address_cut(insn, m->ea), m->size, ACC_WRITE, &lin);
+
+	return st ? st : x86_probe(cpu, lin, m->size, ACC_WRITE);
+}
+
+/* Write each run of bytes whose mask has the top bit. */
+static enum x86_status maskmov_write(struct x86_cpu *cpu, const struct x86_insn *insn,
+				     const struct maskmov *m)
 {
 	unsigned i = 0, first;
 
@@ -106,8 +120,7 @@ static enum x86_status maskmov_runs(struct x86_cpu *cpu, const struct x86_insn *
 		st = x86_linear(cpu, m->seg, address_cut(insn, m->ea + first), i - first, ACC_WRITE,
 				&lin);
 		if (st == X86_OK)
-			st = write ? x86_write(cpu, lin, m->data + first, i - first, ACC_WRITE)
-				   : x86_probe(cpu, lin, i - first, ACC_WRITE);
+			st = x86_write(cpu, lin, m->data + first, i - first, ACC_WRITE);
 		if (st != X86_OK)
 			return st;
 	}
@@ -133,9 +146,9 @@ enum x86_status x86_op_maskmov(struct x86_cpu *cpu, const struct x86_insn *insn)
 		*(u64 *)m.data = mmx_read(cpu, insn->reg & 7);
 		*(u64 *)m.mask = mmx_read(cpu, rm & 7);
 	}
-	st = maskmov_runs(cpu, insn, &m, false);
+	st = maskmov_probe(cpu, insn, &m);
 	if (st == X86_OK)
-		st = maskmov_runs(cpu, insn, &m, true);
+		st = maskmov_write(cpu, insn, &m);
 	if (st == X86_OK && m.size == 8)
 		mmx_enter(cpu);
 	return st;
