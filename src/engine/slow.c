@@ -427,6 +427,8 @@ static enum x86_status fetch_fill(struct engine_vcpu *v, gva_t lin, struct itlb_
 		tag = (tag & (PAGE_MASK | ITLB_USER)) | ITLB_GLOBAL;
 	for (gva_t at = lin & ~(xl.span - 1), n = 0; n < xl.span; at += 2ull << 20, n += 2ull << 20)
 		v->exec_map[exec_bit(at) >> 6] |= BIT_ULL(exec_bit(at) & 63);
+	if (xl.span > v->exec_span)
+		v->exec_span = xl.span;
 	*e = (struct itlb_entry){ tag, key, host, xl.span, xl.writable };
 	return X86_OK;
 }
@@ -469,15 +471,23 @@ static bool second_holds(struct engine_vcpu *v, const struct block *b, u64 rip)
 	       !b->dead;
 }
 
+/* An entry whose .code is 0 is not on the list of those to be emptied; one that was dropped still is. */
+static void ibtc_put(struct ibtc *t, unsigned i, struct ibtc_entry e)
+{
+	if (!t->e[i].code)
+		t->filled[t->nfilled++] = i;
+	t->e[i] = e;
+}
+
 static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
 {
 	struct ibtc *t = v->ibtc;
 	unsigned i = ibtc_index(rip, t->user ? v->ibtc_salt : 0);
+	struct ibtc_entry old = t->e[i];
 
-	/* .code is 0 just as long as the entry is not on the list; a dropped entry still is. */
-	if (!t->e[i].code)
-		t->filled[t->nfilled++] = i;
-	t->e[i] = (struct ibtc_entry){ rip, code };
+	if (old.rip != rip && old.rip != ibtc_no_rip(i))
+		ibtc_put(t, ibtc_near(i), old);
+	ibtc_put(t, i, (struct ibtc_entry){ rip, code });
 	t->has_nonglobal |= !v->fetch_global;
 	t->lo = rip < t->lo ? rip : t->lo;
 	t->hi = rip > t->hi ? rip : t->hi;

@@ -237,18 +237,20 @@ static void ibtc_flush_space(struct engine_vcpu *v, unsigned space)
 	}
 }
 
-/* Entries of the branch cache in the gigabyte around @lin: the size of the page that goes is not known. */
+/* Entries of the branch cache around @lin: the size of the page that goes is not known, but none was larger than .exec_span. */
 static void ibtc_drop(struct engine_vcpu *v, gva_t lin)
 {
+	const u64 outside = ~(v->exec_span - 1);
+
 	for (unsigned i = 0; i < IBTC_MODES; i++) {
 		struct ibtc *t = &v->ibtcs[i];
 
-		if (lin >> 30 < t->lo >> 30 || lin >> 30 > t->hi >> 30)
+		if ((lin & outside) < (t->lo & outside) || (lin & outside) > (t->hi & outside))
 			continue;
 		for (u32 k = 0; k < t->nfilled; k++) {
 			struct ibtc_entry *e = &t->e[t->filled[k]];
 
-			if ((e->rip ^ lin) >> 30 == 0)
+			if (((e->rip ^ lin) & outside) == 0)
 				e->rip = ibtc_no_rip(t->filled[k]);
 		}
 	}
@@ -259,6 +261,7 @@ void itlb_flush_all(struct engine_vcpu *v)
 	for (unsigned i = 0; i < ITLB_SIZE; i++)
 		v->itlb[i].tag = ITLB_NO_TAG;
 	bulk_zero(v->exec_map, sizeof(v->exec_map));
+	v->exec_span = PAGE_SIZE;
 	ibtc_flush(v);
 }
 

@@ -136,7 +136,7 @@ struct itlb_entry { /* execute tags */
 	bool writable; /* the mapping allows stores */
 };
 
-#define IBTC_BITS 12
+#define IBTC_BITS 13
 #define IBTC_SIZE BIT(IBTC_BITS)
 struct ibtc_entry { /* branch cache: where translated code of a RIP is */
 	u64 rip;    /* ibtc_no_rip() when empty */
@@ -153,7 +153,13 @@ static inline unsigned ibtc_index(u64 rip, unsigned salt)
 	return ((rip ^ rip >> IBTC_BITS) ^ salt) & (IBTC_SIZE - 1);
 }
 
-/* What no RIP that maps to entry @i can be: that would take a salt of all ones. */
+/* Where the entry goes that lost its place to another: in the same line of the host's cache. */
+static inline unsigned ibtc_near(unsigned i)
+{
+	return i ^ 1;
+}
+
+/* What no RIP that is looked for in entry @i can be: that would take a salt of all ones, but for the bit of ibtc_near(). */
 static inline u64 ibtc_no_rip(unsigned i)
 {
 	return ~i & (IBTC_SIZE - 1);
@@ -201,6 +207,7 @@ struct stubs {
 	u64 dispatch_saved; /* T0 target RIP, flags in cpu.aflags */
 	u64 dispatch_c;	    /* T0 target RIP, flags live: no branch cache */
 	u64 dispatch_c_saved;
+	u64 near; /* T0 target RIP, T1 offset of its entry in the branch cache, which was of another; flags in cpu.aflags */
 	u64 link; /* T1 = struct exit_link *, flags live */
 	u64 kick; /* T0 target RIP, flags live: a poll fired */
 	u64 dead; /* called by the entry of a killed block, flags in cpu.aflags */
@@ -345,6 +352,7 @@ struct engine_vcpu {
 	/* So that INVLPG of another address looks no further: where global pages are. */
 	struct lin_range global_range;
 	u64 exec_map[16]; /* which 2 MiB regions, hashed, execute tags may be of */
+	u64 exec_span;	  /* the largest page that an execute tag was of since all were dropped */
 	unsigned now;	  /* the current space */
 	unsigned victim;
 	bool fetch_global; /* the page of the last engine_fetch() is global */

@@ -138,6 +138,38 @@ static void invlpg_code(void)
 	vm_destroy(&vm);
 }
 
+/* More functions than the branch cache has entries, there and back, so that each has lost its place to another. */
+#define CALL_ALL                                                                                   \
+	"mov $0x800000, %ebx; xor %esi, %esi\n"                                                    \
+	"1: call *%rbx; add %rax, %rsi; add $64, %ebx; cmp $0xa00000, %ebx; jne 1b\n"              \
+	"1: sub $64, %ebx; call *%rbx; add %rax, %rsi; cmp $0x800000, %ebx; jne 1b; hlt\n"
+GUEST(many_calls, 64, CALL_ALL CALL_ALL "invlpg 0x9ff000\n" CALL_ALL);
+
+static void functions_write(struct vm *vm, uint64_t frame, char result)
+{
+	const char code[] = { (char)0xb8, result, 0, 0, 0, (char)0xc3 };
+
+	for (uint64_t i = 0; i < 0x200000; i += 64)
+		vm_load(vm, frame + i, code, sizeof(code));
+}
+
+static void branches_many(void)
+{
+	const uint64_t calls = 2 * 0x200000 / 64;
+	struct vm vm;
+
+	vm_make(&vm, 0);
+	VM_START(&vm, VM_LONG, 0, many_calls);
+	functions_write(&vm, FRAME_A, 1);
+	functions_write(&vm, FRAME_B, 2);
+	*vm_pde(&vm, LARGE) = FRAME_A | PWU | PS;
+	large_sum(&vm, calls, VM_HERE);
+	large_sum(&vm, calls, VM_HERE);
+	*vm_pde(&vm, LARGE) = FRAME_B | PWU | PS;
+	large_sum(&vm, 2 * calls, VM_HERE);
+	vm_destroy(&vm);
+}
+
 /*
  * Global pages: 0x20000 is global, 0x21000 not. Each step reads both into RSI and RDI and halts,
  * and between the steps the host exchanges the frames.
@@ -607,6 +639,7 @@ VM_TESTS({ .name = "INVLPG, 2 MiB page", .run = invlpg_2m },
 	 { .name = "INVLPG, 4 MiB page", .run = invlpg_4m },
 	 { .name = "INVLPG, 1 GiB page", .run = invlpg_1g },
 	 { .name = "INVLPG, code in a large page", .run = invlpg_code },
+	 { .name = "INVLPG, more branches than are remembered", .run = branches_many },
 	 { .name = "global pages", .run = global_pages }, { .name = "PCID, INVPCID", .run = pcid },
 	 { .name = "INVPCID's faults", .run = invpcid_faults },
 	 { .name = "accessed and dirty bits", .run = accessed_dirty },

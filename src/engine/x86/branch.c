@@ -62,7 +62,7 @@ static void emit_branch_cache(struct tr *t, bool poll)
 	emit_shift(e, false, SHIFT_SHL, T1, 4);
 	emit_op_gs_base(e, true, ALU_CMP << 3 | 3, T0, T1,
 			table + offsetof(struct ibtc_entry, rip));
-	emit_jcc_to(e, CC_NE, t->v->stubs.dispatch_c_saved);
+	emit_jcc_to(e, CC_NE, t->v->stubs.near);
 	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
 	emit_store_gs(e, T0, GS(rip_page));
 	if (t->v->engine->options.verbose)

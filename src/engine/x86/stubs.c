@@ -249,6 +249,18 @@ static void make_dispatch_c(struct emit *e, struct stubs *s)
 	emit_continue(e, s->leave);
 }
 
+/* T1 = an entry of the branch cache of the current mode: go where it says when it is of the RIP in T0. */
+static void emit_entry(struct emit *e, const struct stubs *s, bool count)
+{
+	emit_op_base(e, true, ALU_CMP << 3 | 3, T0, T1, offsetof(struct ibtc_entry, rip));
+	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
+	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
+	emit_store_gs(e, T0, GS(rip_page));
+	if (count)
+		emit_op_gs(e, true, 0xff, 0, GS(cached));		       /* inc */
+	emit_op_base(e, true, 0xff, 4, T1, offsetof(struct ibtc_entry, code)); /* jmp [t1 + code] */
+}
+
 static void make_dispatch(struct emit *e, struct stubs *s, bool count)
 {
 	s->dispatch = emit_pc(e);
@@ -263,13 +275,16 @@ static void make_dispatch(struct emit *e, struct stubs *s, bool count)
 	emit_alu_imm(e, false, ALU_AND, T1, IBTC_SIZE - 1);
 	emit_shift(e, false, SHIFT_SHL, T1, 4);
 	emit_alu_gs(e, ALU_ADD, T1, GS(ibtc));
-	emit_op_base(e, true, ALU_CMP << 3 | 3, T0, T1, offsetof(struct ibtc_entry, rip));
-	emit_jcc_to(e, CC_NE, s->dispatch_c_saved);
-	emit_alu_imm(e, true, ALU_AND, T0, -(s32)PAGE_SIZE);
-	emit_store_gs(e, T0, GS(rip_page));
-	if (count)
-		emit_op_gs(e, true, 0xff, 0, GS(cached));		       /* inc */
-	emit_op_base(e, true, 0xff, 4, T1, offsetof(struct ibtc_entry, code)); /* jmp [t1 + code] */
+	emit_entry(e, s, count);
+}
+
+/* The entry at T1, an offset in the branch cache, was of another RIP than the one in T0: flags are saved, and were polled. */
+static void make_near(struct emit *e, struct stubs *s, bool count)
+{
+	s->near = emit_pc(e);
+	emit_alu_imm(e, false, ALU_XOR, T1, sizeof(struct ibtc_entry) * ibtc_near(0));
+	emit_alu_gs(e, ALU_ADD, T1, GS(ibtc));
+	emit_entry(e, s, count);
 }
 
 static void make_link(struct emit *e, struct stubs *s)
@@ -329,6 +344,7 @@ bool stubs_make(struct engine_vcpu *v)
 	s->fault = s->leave;
 	make_dispatch_c(&e, s);
 	make_dispatch(&e, s, v->engine->options.verbose);
+	make_near(&e, s, v->engine->options.verbose);
 	make_link(&e, s);
 	make_narrow(&e, s);
 	make_done(&e, s);
