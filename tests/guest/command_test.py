@@ -178,11 +178,23 @@ def test_host_errors(run, folder):
     """An image that shrinks under the guest: input/output errors there, and nothing else."""
     if os.geteuid():
         raise guestlib.Skip("the device node of a disk is root's")
-    image = os.path.join(folder, "short.img")
-    with open(image, "wb") as f:
-        f.truncate(8 << 20)
-    text = "truncate -s 1M short.img; dd if=/dev/vda of=/dev/null bs=1M skip=4 2>&1 | grep -c 'Input/output error'; echo on"
-    return wanted(shell(run, text, folder, ["--disk", image]), 0, b"1\non\n")
+    disks = []
+    for letter, kind in zip("ab", ("raw", "qcow2")):
+        image = os.path.join(folder, f"vd{letter}.img")
+        with open(image, "wb") as f:
+            f.truncate(8 << 20)
+        if kind == "qcow2":
+            if not shutil.which("qemu-img"):
+                continue
+            subprocess.run(["qemu-img", "create", "-q", "-f", kind, image, "8M"], check=True)
+        disks.append((letter, ["--disk", f"{image},format={kind}"]))
+    # All of it is read into nothing, so each dd meets the end of the file; what is written makes the file longer again.
+    text = ("dd if=/dev/zero of=/dev/vd$d bs=1M count=8 conv=fsync 2>/dev/null; truncate -s $size vd$d.img; "
+            "echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vd$d of=/dev/null bs=64K 2>&1 | grep -c 'Input/output error'; "
+            "dd if=/dev/zero of=/dev/vd$d bs=64K seek=100 count=1 conv=fsync 2>/dev/null; echo $?")
+    words = " ".join(letter for letter, _ in disks)
+    return wanted(shell(run, f"for d in {words}; do for size in 1M 4K 0; do {text}; done; done; echo on", folder,
+                        [word for _, more in disks for word in more]), 0, b"1\n0\n" * 3 * len(disks) + b"on\n")
 
 
 def test_entropy(run, folder):

@@ -171,10 +171,26 @@ def boot(anykvm, row, kernel, copy, image):
     return None
 
 
-def counted(passed, problem):
+def counted(passed, row, problem):
     if not problem:
-        passed.append(True)
+        passed.append(row)
     return problem
+
+
+def summary(passed, chosen):
+    """What was seen to work: how often, by machine, number of processors, model, and devices."""
+    def values(which):
+        return ", ".join(sorted({which(row) for row in passed}))
+    print(f"# {len(passed)} of {len(chosen)} configurations passed")
+    if not passed:
+        return
+    options = [dict(zip(row.args[::2], row.args[1::2])) for row in passed]
+    print(f"# machines: {', '.join(sorted({o['-M'] for o in options}))}")
+    print(f"# models: {', '.join(sorted({o['-cpu'] for o in options}))}")
+    print(f"# processors: {values(lambda row: str(row.cpus))}; accelerators: {values(lambda row: row.accel)}")
+    print(f"# with a virtio disk and network: {sum(row.modules for row in passed)}; saved and loaded: "
+          f"{sum(row.move for row in passed)}; OVMF: {sum(bool(row.firmware) for row in passed)}; as an unprivileged user: "
+          f"{sum(row.user for row in passed)}")
 
 
 def main():
@@ -199,9 +215,9 @@ def main():
             os.chmod(path, 0o644)
         chosen = [r for r in rows(disk) if args.only in r.name and (args.long or not r.long)]
         passed = []
-        status = guestlib.main([(r.name, lambda r=r: counted(passed, boot(args.anykvm, r, kernel, copy, image)))
+        status = guestlib.main([(r.name, lambda r=r: counted(passed, r, boot(args.anykvm, r, kernel, copy, image)))
                                 for r in chosen])
-        print(f"# {len(passed)} of {len(chosen)} configurations")
+        summary(passed, chosen)
         return status
 
 

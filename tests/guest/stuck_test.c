@@ -194,5 +194,62 @@ static void stuck_between(void)
 	stuck_free(&t);
 }
 
+/*
+ * Slots come and go while a vCPU waits in a host fault, by a thread that does not serve it: this lasts no longer than until the
+ * page is there. The waiting store goes to where it was going, or begins again and finds no memory.
+ */
+static void *slots_change(void *arg)
+{
+	struct stuck_vm *t = arg;
+
+	vm_slot(&t->vm, SLOT + 1, 0, AT + (64 << 12), 4096, t->memory);
+	vm_slot(&t->vm, SLOT + 1, 0, AT + (64 << 12), 0, t->memory);
+	vm_slot(&t->vm, SLOT, 0, AT, 0, t->memory);
+	return NULL;
+}
+
+static void *serve_late(void *arg)
+{
+	struct stuck_vm *t = arg;
+	struct uffd_msg msg;
+	pthread_t changer;
+
+	if (read(t->server.fd, &msg, sizeof(msg)) != sizeof(msg))
+		check_fatal("userfaultfd", "no event");
+	if (pthread_create(&changer, NULL, slots_change, t))
+		check_fatal("pthread_create", "failed");
+	usleep(20000);
+	zeros_serve(&t->server, msg.arg.pagefault.address & ~4095ul);
+	pthread_join(changer, NULL);
+	return NULL;
+}
+
+GUEST(stuck_slots, 64, "mov $0x8000000, %ebx; mov $0x1234, %eax; mov %rax, 0x10008(%rbx); hlt");
+
+static void stuck_slot_changes(void)
+{
+	struct stuck_vm t;
+	pthread_t thread;
+	int r;
+
+	stuck_make(&t, stuck_slots, stuck_slots_end, NULL);
+	if (pthread_create(&thread, NULL, serve_late, &t))
+		check_fatal("pthread_create", "failed");
+	r = vm_run(&t.vm);
+	pthread_join(thread, NULL);
+	if (r == KVM_EXIT_MMIO) {
+		CHECK_EQ(t.vm.run->mmio.phys_addr, FAR + 8);
+		CHECK_EQ(*(uint64_t *)(t.memory + 0x10008), 0);
+		CHECK_EXIT(&t.vm, KVM_EXIT_HLT);
+	} else {
+		CHECK_EQ(r, KVM_EXIT_HLT);
+		CHECK_EQ(*(uint64_t *)(t.memory + 0x10008), 0x1234);
+	}
+	vm_jump(&t.vm, VM_CODE);
+	CHECK_EXIT(&t.vm, KVM_EXIT_MMIO);
+	stuck_free(&t);
+}
+
 VM_TESTS({ .name = "each kind of access", .run = stuck_all },
-	 { .name = "between check and store", .run = stuck_between });
+	 { .name = "between check and store", .run = stuck_between },
+	 { .name = "slots change meanwhile", .run = stuck_slot_changes });

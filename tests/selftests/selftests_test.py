@@ -16,7 +16,7 @@ import sys
 import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "guest"))
-from guestlib import Run, Skip, exit_with  # pylint: disable=wrong-import-position
+from guestlib import Run, Skip, main as run_rows  # pylint: disable=wrong-import-position
 
 TARBALL = "/usr/src/linux-source-6.1.tar.xz"
 TOP = "linux-source-6.1"
@@ -68,7 +68,7 @@ EXCEPTIONS = {
     "hyperv_svm_test": SVM,
     "mmio_warning_test": "needs an Intel host whose KVM module says that it has no unrestricted guests",
     "nested_exceptions_test": "needs nested VMX or SVM",
-    "nx_huge_pages_test": "needs a parameter of the kvm module; its script sets it",
+    "nx_huge_pages_test": "tests how the kvm module itself splits huge pages against a defect of Intel's processors, once its parameter is set",
     "pmu_event_filter_test": "needs a PMU of the host",
     "sev_migrate_tests": "needs SEV",
     "svm_int_ctl_test": SVM,
@@ -197,8 +197,8 @@ def why_not(command):
     return None if run.status == 0 else f"{' '.join(command)} true: {last_words(run) or run.status}"
 
 
-def rows(args):
-    """(name, function) for guestlib."""
+def rows(args, passed, excepted):
+    """(name, function) for guestlib; names go into the lists as they come to their ends."""
     wanted = args.only or (QUICK if args.quick else None)
     try:
         tree = build(wanted)
@@ -218,25 +218,31 @@ def rows(args):
         def test():
             reason = EXCEPTIONS.get(name)
             if reason and not args.only:
+                excepted.append(name)
                 raise Skip(reason)
-            return check(args.command, os.path.join(tree, TESTS, path), name)
+            problem = check(args.command, os.path.join(tree, TESTS, path), name)
+            if not problem:
+                passed.append(name)
+            return problem
         return (f"{name} # TODO {TODO[name]}" if name in TODO else name), test
 
     paths = [path for path in programs(tree) if wanted is None or os.path.basename(path) in wanted]
-    if wanted is None:
-        summary([os.path.basename(path) for path in paths])
     return [row(path) for path in paths]
 
 
-def summary(names):
-    """One line of the figure: programs that ran, and exceptions by reason."""
+def summary(tests, passed, excepted):
+    """The figures, by name. What is neither has failed, also when it skipped itself."""
+    names = [name.split(" # ")[0] for name, _ in tests]
+    failed = [name for name in names if name not in passed + excepted]
+    print(f"# passed: {' '.join(passed)}")
     reasons = {}
-    for name in names:
-        if name in EXCEPTIONS:
-            reasons.setdefault(EXCEPTIONS[name], []).append(name)
-    print(f"# {len(names)} programs, {len(names) - sum(map(len, reasons.values()))} of them expected to pass")
+    for name in excepted:
+        reasons.setdefault(EXCEPTIONS[name], []).append(name)
     for reason, which in sorted(reasons.items()):
-        print(f"# {reason}: {' '.join(which)}")
+        print(f"# excepted, {reason}: {' '.join(which)}")
+    if failed:
+        print(f"# failed: {' '.join(failed)}")
+    print(f"# {len(names)} programs: {len(passed)} passed, {len(excepted)} excepted, {len(failed)} failed")
 
 
 def main():
@@ -246,7 +252,11 @@ def main():
     parser.add_argument("--only", action="append", metavar="NAME", help="this program, also an exception")
     parser.add_argument("--build-only", action="store_true")
     parser.add_argument("command", nargs="*", metavar="COMMAND")
-    exit_with(rows(parser.parse_args()))
+    passed, excepted = [], []
+    tests = rows(parser.parse_args(), passed, excepted)
+    status = run_rows(tests)
+    summary(tests, passed, excepted)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
