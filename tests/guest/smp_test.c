@@ -36,30 +36,15 @@ static uint64_t cell_get(struct smp *s, uint64_t gpa)
 	return __atomic_load_n(cell(s, gpa), __ATOMIC_SEQ_CST);
 }
 
-static void cpu_add(struct smp *s, unsigned i)
-{
-	struct vm *c = &s->cpu[i];
-
-	*c = s->vm;
-	if (!i)
-		return;
-	c->vcpu = (int)vm_ioctl(c, c->fd, KVM_CREATE_VCPU, i);
-	if (c->vcpu < 0)
-		check_fatal("KVM_CREATE_VCPU", "%s", strerror(-c->vcpu));
-	c->run = c->ops->mmap(NULL, c->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->vcpu, 0);
-	if (c->run == MAP_FAILED)
-		check_fatal("mmap", "%s", strerror(errno));
-	vm_set_cpuid(c);
-}
-
 /* @n vCPUs in 64-bit mode, each with its number in RDI, RSI = @rsi and a stack of its own. */
 static void smp_make(struct smp *s, unsigned n, unsigned flags)
 {
 	vm_make(&s->vm, flags);
 	s->n = n;
 	vm_enter(&s->vm, VM_LONG, 0);
-	for (unsigned i = 0; i < n; i++)
-		cpu_add(s, i);
+	s->cpu[0] = s->vm;
+	for (unsigned i = 1; i < n; i++)
+		vm_add_cpu(&s->cpu[i], &s->vm, i);
 }
 
 static void cpu_start(struct smp *s, unsigned i, uint64_t rip, uint64_t rsi)
@@ -125,10 +110,8 @@ static void smp_join(struct smp *s)
 
 static void smp_destroy(struct smp *s)
 {
-	for (unsigned i = 1; i < s->n; i++) {
-		munmap(s->cpu[i].run, s->cpu[i].run_size);
-		s->cpu[i].ops->close(s->cpu[i].vcpu);
-	}
+	for (unsigned i = 1; i < s->n; i++)
+		vm_drop_cpu(&s->cpu[i]);
 	vm_destroy(&s->vm);
 }
 
@@ -376,15 +359,6 @@ GUEST(ping_pong, 64,
 		"2: cmp %r14, 24(%r15); jae 3f; sti; hlt; cli; jmp 2b;"
 		"3: mov %r14, 16(%r15); cmp $8000, %r14d; jb 1b; out %al, $0xf2");
 
-static void gate_set(struct smp *s, unsigned vector, uint64_t handler)
-{
-	uint64_t gate[2] = { (handler & 0xffff) | (uint64_t)SEL_CODE64 << 16 | 0x8eull << 40 |
-				     (handler >> 16 & 0xffff) << 48,
-			     handler >> 32 };
-
-	vm_load(&s->vm, VM_IDT + 16 * vector, gate, sizeof(gate));
-}
-
 /* No progress of any vCPU for so long is a lost wake-up. */
 static void watch(struct smp *s)
 {
@@ -421,8 +395,8 @@ static void wakeups(const uint8_t *code, const uint8_t *end, unsigned n)
 	smp_make(&s, n, VM_IRQCHIP);
 	VM_LOAD(&s.vm, VM_CODE + 0x1000, on_timer);
 	VM_LOAD(&s.vm, VM_CODE + 0x1100, on_ipi);
-	gate_set(&s, 0x40, VM_CODE + 0x1000);
-	gate_set(&s, 0x41, VM_CODE + 0x1100);
+	vm_gate(&s.vm, 0x40, VM_CODE + 0x1000);
+	vm_gate(&s.vm, 0x41, VM_CODE + 0x1100);
 	vm_load(&s.vm, VM_CODE, code, end - code);
 	for (unsigned i = 0; i < n; i++)
 		cpu_start(&s, i, VM_CODE, 0);

@@ -98,6 +98,34 @@ void vm_make(struct vm *vm, unsigned flags)
 	vm_set_cpuid(vm);
 }
 
+void vm_add_cpu(struct vm *cpu, const struct vm *first, unsigned i)
+{
+	*cpu = *first;
+	cpu->vcpu = (int)vm_ioctl(cpu, cpu->fd, KVM_CREATE_VCPU, i);
+	if (cpu->vcpu < 0)
+		check_fatal("KVM_CREATE_VCPU", "%s", strerror(-cpu->vcpu));
+	cpu->run = cpu->ops->mmap(NULL, cpu->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+				  cpu->vcpu, 0);
+	if (cpu->run == MAP_FAILED)
+		check_fatal("mmap", "%s", strerror(errno));
+	vm_set_cpuid(cpu);
+}
+
+void vm_drop_cpu(struct vm *cpu)
+{
+	munmap(cpu->run, cpu->run_size);
+	cpu->ops->close(cpu->vcpu);
+}
+
+void vm_gate(struct vm *vm, unsigned vector, uint64_t handler)
+{
+	uint64_t gate[2] = { (handler & 0xffff) | (uint64_t)SEL_CODE64 << 16 | 0x8eull << 40 |
+				     (handler >> 16 & 0xffff) << 48,
+			     handler >> 32 };
+
+	vm_load(vm, VM_IDT + 16 * vector, gate, sizeof(gate));
+}
+
 void vm_destroy(struct vm *vm)
 {
 	if (vm->run != MAP_FAILED)

@@ -99,6 +99,11 @@ int vm_try(struct vm *vm, unsigned flags);
 void vm_enter(struct vm *vm, enum vm_mode mode, unsigned cpl);
 /* As vm_enter(), without writing the tables again. */
 void vm_cpu_enter(struct vm *vm, enum vm_mode mode, unsigned cpl);
+/* Another vCPU, with the number @i, of the VM of @first; ends the test when that fails. To be dropped before the VM. */
+void vm_add_cpu(struct vm *cpu, const struct vm *first, unsigned i);
+void vm_drop_cpu(struct vm *cpu);
+/* 64-bit mode: interrupt or exception @vector goes to @handler on the current stack instead of its stub. */
+void vm_gate(struct vm *vm, unsigned vector, uint64_t handler);
 void vm_slot(struct vm *vm, unsigned id, unsigned flags, uint64_t gpa, uint64_t size, void *hva);
 void vm_load(struct vm *vm, uint64_t gpa, const void *code, size_t len);
 
