@@ -18,6 +18,7 @@
 #include "vmm/boot/bzimage.h"
 #include "vmm/initramfs.h"
 #include "vmm/move/incoming.h"
+#include "vmm/move/job.h"
 #include "vmm/move/snapshot.h"
 #include "vmm/move/uri.h"
 #include "vmm/ram.h"
@@ -464,13 +465,14 @@ static int restore_help(void)
 	return STATUS_OK;
 }
 
-static int restore_run(const struct run_options *o, struct snapshot *snapshot)
+static int restore_run(const struct run_options *o, struct snapshot *snapshot, u64 started_ns)
 {
 	const struct vmm_config config = {
 		.name = o->name,
 		.options = snapshot->description.options,
 		.snapshot = snapshot,
 		.is_lazy = o->lazy,
+		.started_ns = started_ns,
 		.memory = snapshot->description.memory,
 		.cpus = snapshot->description.cpus,
 		.cpu = o->cpu,
@@ -489,6 +491,7 @@ int cmd_restore(int argc, char **argv)
 {
 	struct run_options o = { .cpu = "host" };
 	struct snapshot snapshot = { .fd = -1 };
+	const u64 started_ns = move_now_us() * 1000;
 	const char *file = NULL;
 	struct why why;
 	int status, r = args_parse(&restore_table, argc, argv, &o, &file, 1, &why);
@@ -506,7 +509,7 @@ int cmd_restore(int argc, char **argv)
 		say("%s", why.text);
 		return STATUS_USAGE;
 	}
-	status = restore_run(&o, &snapshot);
+	status = restore_run(&o, &snapshot, started_ns);
 	if (status == STATUS_USAGE && snapshot.description.options[0])
 		say("it was started as: anykvm run %s", snapshot.description.options);
 	snapshot_close(&snapshot);

@@ -40,7 +40,9 @@ struct engine *engine_create(struct mem *mem, const struct engine_options *optio
 		goto out;
 	e->options = *options;
 	e->mem = mem;
-	err = x86_host_probe(&e->host, options->cpu_mask, &why);
+	if (options->host)
+		e->host = *options->host;
+	err = options->host ? 0 : x86_host_probe(&e->host, options->cpu_mask, &why);
 	if (err)
 		goto out_engine;
 	pthread_mutex_init(&e->lock, NULL);

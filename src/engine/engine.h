@@ -5,13 +5,15 @@
 
 #include <signal.h>
 
+#include "cpu/x86/host.h"
 #include "cpu/x86/state.h"
 
 enum engine_form { ENGINE_CHECKED, ENGINE_FAST };
 
 struct engine_options {
 	enum engine_form form;
-	const char *cpu_mask; /* as for x86_host_probe(); NULL: none */
+	const char *cpu_mask;	     /* as for x86_host_probe(); NULL: none */
+	const struct x86_host *host; /* as it was probed with cpu_mask; NULL: not yet */
 	bool verbose;
 	bool beside;  /* stores beside code without a walk */
 	bool ahead;   /* flags that the instructions behind a block overwrite are not kept */

@@ -70,6 +70,7 @@ static int system_start(void)
 	chosen = o;
 	system_state.engine.form = o.form;
 	system_state.engine.verbose = o.counters;
+	system_state.engine.host = &system_state.host;
 	system_state.collector = o.collector;
 	system_state.engine.windows = o.windows;
 	system_state.engine.loops = o.loops;

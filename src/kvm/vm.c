@@ -104,7 +104,9 @@ struct vm *vm_create(const struct system *sys, int *err)
 		vm_destroy(vm);
 		return NULL;
 	}
-	vm->host_tsc_khz = sys->host.tsc_khz ? sys->host.tsc_khz : tsc_measure();
+	vm->host_tsc_khz = x86_host_tsc_khz(&sys->host);
+	if (!vm->host_tsc_khz)
+		vm->host_tsc_khz = tsc_measure();
 	vm->tsc_khz = vm->host_tsc_khz;
 	vm->tsc_base = __rdtsc();
 	vm->tsc_offset = -vm->tsc_base;

@@ -30,6 +30,7 @@
 #include "vmm/gdb/gdb.h"
 #include "vmm/manage.h"
 #include "vmm/move/incoming.h"
+#include "vmm/move/lazy.h"
 #include "vmm/move/snapshot.h"
 #include "vmm/report.h"
 #include "vmm/save/save.h"
@@ -71,8 +72,10 @@ struct board {
 	struct ending ending;
 	struct control control;
 	struct manage manage;
-	bool is_coming;	 /* from another process; until then it stands */
-	struct gdb *gdb; /* NULL: no debugger is wanted */
+	struct lazy lazy;	 /* of a snapshot that is read while it runs */
+	atomic_bool has_entered; /* a processor, for the first time */
+	bool is_coming;		 /* from another process; until then it stands */
+	struct gdb *gdb;	 /* NULL: no debugger is wanted */
 	const struct description
 		*description; /* of the machine that comes from elsewhere; NULL: none */
 	u8 late_input[1024];  /* came while the machine was being stopped; under control.input */
@@ -286,9 +289,22 @@ static void board_debug(void *owner, unsigned cpu, const struct kvm_run *run)
 		gdb_stopped(b->gdb, cpu, run);
 }
 
-static const struct exits_ops board_exits = { .io = board_io,
-					      .mmio = board_mmio,
-					      .debug = board_debug };
+/* How long it took to restore is told by the moment of the first instruction, on the clock that everybody can read. */
+static void board_enters(void *owner)
+{
+	struct board *b = owner;
+	struct timespec t;
+
+	if (!b->config->verbose || !b->config->snapshot || atomic_exchange(&b->has_entered, true))
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	say("first instruction at %lld.%06ld s (CLOCK_MONOTONIC), %.1f ms after main()",
+	    (long long)t.tv_sec, t.tv_nsec / 1000, report_seconds(&b->report) * 1e3);
+}
+
+static const struct exits_ops board_exits = {
+	.enters = board_enters, .io = board_io, .mmio = board_mmio, .debug = board_debug
+};
 
 static int chips_create(struct board *b)
 {
@@ -397,8 +413,21 @@ static int memory_fill(struct board *b, struct boot_entry *entry, struct why *wh
 		return guest_load(b, entry, why);
 	if (!s)
 		return 0; /* all of it comes later */
-	return b->config->is_lazy ? snapshot_map(s, &b->ram, snapshot_damaged, b, why)
-				  : snapshot_load(s, &b->ram, why);
+	if (b->config->is_lazy) {
+		int r = lazy_begin(&b->lazy, s, &b->ram, b->config->device, snapshot_damaged, b,
+				   why);
+
+		if (r != -ENOSYS)
+			return r;
+		say("warning: %s: all of memory is read first", why->text);
+	}
+	return snapshot_load(s, &b->ram, why);
+}
+
+static void memory_drop(struct board *b)
+{
+	lazy_end(&b->lazy);
+	ram_destroy(&b->ram);
 }
 
 /* Memory first, so that bad input is told before anything else is made. */
@@ -411,7 +440,7 @@ static int machine_power_on(struct board *b, struct why *why)
 	if (r < 0)
 		return -STATUS_USAGE;
 	if (memory_fill(b, &entry, why) < 0) {
-		ram_destroy(&b->ram);
+		memory_drop(b);
 		return -STATUS_USAGE;
 	}
 	r = machine_create(&b->machine, &b->dev, &b->ram, true, why);
@@ -424,7 +453,7 @@ static int machine_power_on(struct board *b, struct why *why)
 out_machine:
 	machine_destroy(&b->machine);
 out_ram:
-	ram_destroy(&b->ram);
+	memory_drop(b);
 	return r == -EINVAL || r == -ENOMEM ? -STATUS_USAGE : -STATUS_DEVICE;
 }
 
@@ -432,7 +461,7 @@ static void machine_power_off(struct board *b)
 {
 	cpus_destroy(b);
 	machine_destroy(&b->machine);
-	ram_destroy(&b->ram);
+	memory_drop(b);
 }
 
 static void *processor_thread(void *argument)
@@ -524,8 +553,6 @@ static int state_fill(struct board *b, struct why *why)
 		machine_power_off(b);
 		return -STATUS_USAGE;
 	}
-	if (b->config->verbose)
-		say("restored in %.1f ms", report_seconds(&b->report) * 1e3);
 	return 0;
 }
 
@@ -556,6 +583,7 @@ static int machine_run(struct board *b, struct why *why)
 	gdb_machine_begins(b->gdb);
 	console_open(b->console);
 	r = -(b->is_coming ? 0 : devices_start(&b->devices));
+	lazy_runs(&b->lazy);
 	if (r == 0)
 		r = cpus_start(b);
 	if (r == 0 && b->is_coming)
@@ -697,7 +725,7 @@ int board_run(const struct vmm_config *config)
 	b->dev.fd = -1;
 	control_init(&b->control,
 		     (struct control_ops){ control_kick, control_end, control_fail, b });
-	report_start(&b->report);
+	report_start(&b->report, config->started_ns);
 	sizes_set(b);
 	if (config->snapshot)
 		b->description = &config->snapshot->description;

@@ -80,7 +80,8 @@ struct vmm_config {
 	const u8 *initrd;	   /* NULL: none */
 	size_t initrd_size;
 	const char *append;
-	u64 memory; /* bytes */
+	u64 started_ns; /* CLOCK_MONOTONIC, for the report; 0: with the board */
+	u64 memory;	/* bytes */
 	unsigned cpus;
 	const char *cpu;    /* as --cpu */
 	const char *device; /* as --device, NULL: ours */

@@ -42,9 +42,14 @@ static void tables_make(void)
 			crc = crc >> 1 ^ (crc & 1 ? POLYNOMIAL : 0);
 		bytes_table[i] = crc;
 	}
-	for (u32 b = 0; b < 4; b++)
+	/* Linear: what a word becomes is the sum of what its bits become. */
+	for (u32 b = 0; b < 32; b++) {
+		const u32 bit = by_table(1u << b, zeros, LANE);
+
 		for (u32 i = 0; i < 256; i++)
-			shift_table[b][i] = by_table(i << (8 * b), zeros, LANE);
+			if (i >> b % 8 & 1)
+				shift_table[b / 8][i] ^= bit;
+	}
 	has_instruction = __builtin_cpu_supports("sse4.2");
 }
 

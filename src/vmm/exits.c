@@ -188,6 +188,8 @@ void exits_run(struct exits *x)
 
 	if (x->gate)
 		gate_enter(x->gate, x->cpu->index);
+	if (x->ops->enters)
+		x->ops->enters(x->owner);
 	while (ending_get(x->ending) == VM_RUNNING) {
 		const bool leaving = x->gate && gate_is_closed(x->gate, x->cpu->index);
 		int r;

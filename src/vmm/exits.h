@@ -25,6 +25,8 @@ struct ending {
 struct exits_ops {
 	void (*io)(void *owner, const struct kvm_run *run, u8 *data);
 	void (*mmio)(void *owner, struct kvm_run *run);
+	void (*enters)(
+		void *owner); /* before a processor runs for the first time; NULL: nobody asks */
 	void (*debug)(void *owner, unsigned cpu, const struct kvm_run *run); /* NULL: none */
 	bool halt_ends; /* KVM_EXIT_HLT is the end and not a mistake */
 };

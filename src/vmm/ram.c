@@ -58,7 +58,7 @@ void ram_destroy(struct ram *ram)
 	memset(ram, 0, sizeof(*ram));
 }
 
-void *ram_at(const struct ram *ram, gpa_t gpa, u64 len)
+static u8 *address_of(const struct ram *ram, gpa_t gpa, u64 len)
 {
 	if (len <= ram->low && gpa <= ram->low - len)
 		return ram->host + gpa;
@@ -68,6 +68,20 @@ void *ram_at(const struct ram *ram, gpa_t gpa, u64 len)
 	if (len <= ram->high && gpa <= ram->high - len)
 		return ram->host + ram->low + gpa;
 	return NULL;
+}
+
+void *ram_at(const struct ram *ram, gpa_t gpa, u64 len)
+{
+	u8 *host = address_of(ram, gpa, len);
+
+	return host && ram_need(ram, host, len) ? host : NULL;
+}
+
+bool ram_need(const struct ram *ram, const void *host, u64 len)
+{
+	const u64 at = (u64)((const u8 *)host - ram->host);
+
+	return !ram->source || !len || ram->source->ops->need(ram->source, at, len);
 }
 
 int ram_write(const struct ram *ram, gpa_t gpa, const void *data, u64 len)

@@ -15,6 +15,18 @@
 #define RAM_LEGACY_END	 0x100000ull
 #define RAM_MIN		 0x100000ull
 
+struct ram_source;
+
+/* Memory that comes while the machine runs. */
+struct ram_source_ops {
+	/* Wait until bytes [at, at + len) are there; false: they will never be. */
+	bool (*need)(struct ram_source *source, u64 at, u64 len);
+};
+
+struct ram_source {
+	const struct ram_source_ops *ops;
+};
+
 struct ram {
 	u8 *host;
 	u64 size;
@@ -22,6 +34,7 @@ struct ram {
 	u64 high; /* bytes from RAM_HIGH_START */
 	void *mapping;
 	size_t mapping_size;
+	struct ram_source *source; /* NULL: all of it is there */
 	u64 *dirty; /* a bit per page that a device has written since the last harvest; NULL: nobody asks */
 };
 
@@ -39,8 +52,11 @@ int ram_check_size(u64 size, struct why *why);		    /* 0 or -EINVAL */
 int ram_create(struct ram *ram, u64 size, struct why *why); /* 0, -EINVAL or -ENOMEM */
 void ram_destroy(struct ram *ram);
 
-/* Host address of [gpa, gpa+len), or NULL if that is not all RAM. */
+/* Host address of [gpa, gpa+len), or NULL if that is not all RAM, or is lost. Waits for what is not there yet. */
 void *ram_at(const struct ram *ram, gpa_t gpa, u64 len);
+
+/* The same for what has a host address already: false when it is lost. */
+bool ram_need(const struct ram *ram, const void *host, u64 len);
 
 /* 0, or -EFAULT if the range is not all RAM. */
 int ram_write(const struct ram *ram, gpa_t gpa, const void *data, u64 len);

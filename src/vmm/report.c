@@ -32,10 +32,10 @@ static u64 now_ns(void)
 	return (u64)t.tv_sec * 1000000000u + (u64)t.tv_nsec;
 }
 
-void report_start(struct report *r)
+void report_start(struct report *r, u64 started_ns)
 {
 	memset(r, 0, sizeof(*r));
-	r->started_ns = now_ns();
+	r->started_ns = started_ns ? started_ns : now_ns();
 }
 
 double report_seconds(const struct report *r)

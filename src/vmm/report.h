@@ -14,7 +14,7 @@ struct report {
 	unsigned resets;
 };
 
-void report_start(struct report *r);
+void report_start(struct report *r, u64 started_ns); /* CLOCK_MONOTONIC; 0: now */
 void report_add(struct report *r, const struct exits *x);
 
 double report_seconds(const struct report *r); /* since the start */

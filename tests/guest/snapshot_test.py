@@ -106,7 +106,7 @@ def check_damage():
         f.seek(RAM_AT)
         memory = f.read(MEMORY)
         used = [i for i in range(0, MEMORY, 4096) if memory[i:i + 4096].strip(b"\0")]
-        places = [rng.randrange(104) for _ in range(FLIPS // 4)] + [rng.randrange(104, RAM_AT)]
+        places = [rng.randrange(216) for _ in range(FLIPS // 4)] + [rng.randrange(216, RAM_AT)]
         places += [RAM_AT + rng.choice(used) + rng.randrange(4096) for _ in range(FLIPS // 4)]
         places += [rng.randrange(RAM_AT + MEMORY, size) for _ in range(FLIPS // 2)] + [size - 1]
         for place in places:
@@ -159,6 +159,33 @@ def check_lazy_damage():
     return refused(bad, "page of memory is damaged", ["--lazy"])
 
 
+def check_lazy_use():
+    """A page that the guest needs at once is damaged: it is refused before the guest has done anything with it."""
+    bad = SNAP + ".bad"
+    shutil.copy(SNAP, bad)
+    with open(bad, "r+b") as f:
+        f.seek(RAM_AT)
+        memory = f.read(MEMORY)
+        for page in range(0, MEMORY, 4096):
+            if memory[page:page + 4096].strip(b"\0"):
+                f.seek(RAM_AT + page + 8)
+                f.write(bytes([memory[page + 8] ^ 1]))
+    run = guestlib.Run([ANYKVM, "restore", bad, "--lazy"], 30)
+    if run.status != 2 or b"page of memory is damaged" not in run.err or run.out:
+        return f"not refused: {run.describe()}"
+    return None
+
+
+def check_lazy_first():
+    """Restored lazily, the guest begins before its memory is read: the moment of its first instruction is told."""
+    with Vm(FOLDER.name, name="vm2", restore=SNAP, options=["--lazy", "-v"]) as vm:
+        line = vm.process.stderr.readline()
+        if b"no lazy restore here" in line:
+            raise guestlib.Skip("the host allows no userfaultfd")
+        print(f"# {line.decode().strip()}")
+        return None if b"first instruction at" in line and vm.wait_for_console(b"tick") else f"{line!r}"
+
+
 guestlib.exit_with([
     ("take", check_take),
     ("take of a guest that sleeps", check_quiet),
@@ -167,4 +194,6 @@ guestlib.exit_with([
     ("damaged files", check_damage),
     ("foreign files", check_foreign),
     ("a damaged page of a lazy restore", check_lazy_damage),
+    ("damaged pages that a lazy restore needs at once", check_lazy_use),
+    ("the first instruction of a lazy restore", check_lazy_first),
 ])

@@ -4,6 +4,7 @@
 
 #include <asm/hwcap2.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -93,14 +94,19 @@ static void cpuid_native(u32 function, u32 index, u32 out[4])
 			 : "a"(function), "c"(index));
 }
 
-void x86_host_cpuid(const struct x86_host *host, u32 function, u32 index, u32 out[4])
+/* A leaf past the last one is zeros. */
+static void cpuid_raw(u32 function, u32 index, u32 out[4])
 {
 	cpuid_native(function & 0x80000000, 0, out);
-	if (function > out[EAX]) {
+	if (function > out[EAX])
 		memset(out, 0, 4 * sizeof(out[0]));
-		return;
-	}
-	cpuid_native(function, index, out);
+	else
+		cpuid_native(function, index, out);
+}
+
+/* Take away from what CPUID says in @out. */
+static void cpuid_mask(const struct x86_host *host, u32 function, u32 index, u32 out[4])
+{
 	if (function == 0xd && !host->xsave)
 		memset(out, 0, 4 * sizeof(out[0]));
 	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
@@ -115,12 +121,30 @@ void x86_host_cpuid(const struct x86_host *host, u32 function, u32 index, u32 ou
 		out[EBX] &= ~BIT(18);
 }
 
+void x86_host_cpuid(const struct x86_host *host, u32 function, u32 index, u32 out[4])
+{
+	cpuid_raw(function, index, out);
+	cpuid_mask(host, function, index, out);
+}
+
+/* A probe asks for many bits of few leaves, and CPUID takes microseconds where a hypervisor serves it: the last leaf is kept. */
 static bool host_has(const struct x86_host *host, u32 function, u32 index, unsigned reg,
 		     unsigned bit)
 {
+	static __thread struct {
+		bool is_valid;
+		u32 function, index, out[4];
+	} last;
 	u32 out[4];
 
-	x86_host_cpuid(host, function, index, out);
+	if (!last.is_valid || last.function != function || last.index != index) {
+		cpuid_raw(function, index, last.out);
+		last.function = function;
+		last.index = index;
+		last.is_valid = true;
+	}
+	memcpy(out, last.out, sizeof(out));
+	cpuid_mask(host, function, index, out);
 	return out[reg] >> bit & 1;
 }
 
@@ -217,26 +241,54 @@ static void sample_pair(u64 *tsc, u64 *ns)
 	}
 }
 
-/* The frequency that the kernel itself uses: measured against its raw clock, once per process. */
-static u32 tsc_khz_measure(void)
-{
-	static u32 known;
-	u64 t0, t1, n0, n1;
-	u32 khz = __atomic_load_n(&known, __ATOMIC_RELAXED);
+#define TSC_SPAN_NS                                                                                \
+	2000000u /* both readings are good to some 30 ns: 30 millionths, and KVM allows 250 */
 
-	if (khz)
-		return khz;
-	sample_pair(&t0, &n0);
-	do {
-		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-		sample_pair(&t1, &n1);
-	} while (n1 - n0 < 10000000);
-	khz = (u32)(((u128)(t1 - t0) * 1000000 + (n1 - n0) / 2) / (n1 - n0));
-	__atomic_store_n(&known, khz, __ATOMIC_RELAXED);
+static struct {
+	pthread_mutex_t lock;
+	bool has_begun;
+	u64 tsc, ns; /* at the first probe */
+	u32 khz;     /* 0: not known yet */
+} tsc_clock = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void tsc_measure_begin(void)
+{
+	pthread_mutex_lock(&tsc_clock.lock);
+	if (!tsc_clock.has_begun)
+		sample_pair(&tsc_clock.tsc, &tsc_clock.ns);
+	tsc_clock.has_begun = true;
+	pthread_mutex_unlock(&tsc_clock.lock);
+}
+
+static u32 tsc_measure_end(void)
+{
+	u64 tsc, ns = raw_ns() - tsc_clock.ns;
+
+	while (ns < TSC_SPAN_NS) {
+		nanosleep(&(struct timespec){ .tv_nsec = (long)(TSC_SPAN_NS - ns) }, NULL);
+		ns = raw_ns() - tsc_clock.ns;
+	}
+	sample_pair(&tsc, &ns);
+	tsc -= tsc_clock.tsc;
+	ns -= tsc_clock.ns;
+	return (u32)(((u128)tsc * 1000000 + ns / 2) / ns);
+}
+
+/* The frequency that the kernel itself uses: measured against its raw clock, once per process. */
+static u32 tsc_khz_measured(void)
+{
+	u32 khz;
+
+	tsc_measure_begin();
+	pthread_mutex_lock(&tsc_clock.lock);
+	if (!tsc_clock.khz)
+		tsc_clock.khz = tsc_measure_end();
+	khz = tsc_clock.khz;
+	pthread_mutex_unlock(&tsc_clock.lock);
 	return khz;
 }
 
-static u32 probe_tsc_khz(const struct x86_host *host)
+u32 x86_host_tsc_khz(const struct x86_host *host)
 {
 	u32 out[4];
 
@@ -245,7 +297,7 @@ static u32 probe_tsc_khz(const struct x86_host *host)
 	x86_host_cpuid(host, 0x15, 0, out);
 	if (out[EAX] && out[EBX] && out[ECX])
 		return (u32)((u64)out[ECX] * out[EBX] / out[EAX] / 1000);
-	return tsc_khz_measure();
+	return tsc_khz_measured();
 }
 
 static void probe_features(struct x86_host *host)
@@ -272,7 +324,7 @@ static void probe_features(struct x86_host *host)
 	host->fsrm = host_has(host, 7, 0, EDX, 4);
 	host->xsave_size = xsave_size(host->xcr0);
 	host->mxcsr_mask = mxcsr_mask();
-	host->tsc_khz = probe_tsc_khz(host);
+	tsc_measure_begin();
 	x86_host_cpuid(host, 0x80000008, 0, out);
 	host->phys_bits = out[EAX] & 0xff;
 	host->virt_bits = out[EAX] >> 8 & 0xff;

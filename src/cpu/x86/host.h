@@ -14,7 +14,6 @@ struct x86_host {
 	u64 xcr0;	/* state components that the guest may have: 3, 7 or 0xe7 */
 	u32 xsave_size; /* bytes of the standard-format area for xcr0 */
 	u32 mxcsr_mask;
-	u32 tsc_khz; /* of the host's TSC; 0 when it is not invariant */
 	u8 phys_bits, virt_bits;
 	u8 level;      /* x86-64-vN that is left after masking: 1-4 */
 	u8 mask_level; /* level that the mask named; 0: no mask, what is beyond every level stays */
@@ -27,6 +26,12 @@ struct x86_host {
  * -ENOTSUP when what is truly required is missing (*why says it in one line).
  */
 int x86_host_probe(struct x86_host *host, const char *mask, const char **why);
+
+/*
+ * The frequency of the host's TSC; 0 when it is not invariant. Where CPUID does not tell, it is measured from the first probe
+ * on, and this waits until that was 2 ms ago: it is asked for when a VM is made, not before.
+ */
+u32 x86_host_tsc_khz(const struct x86_host *host);
 
 /* CPUID as the masked host shows it: bits of features that the mask took away are cleared. */
 void x86_host_cpuid(const struct x86_host *host, u32 function, u32 index, u32 out[4]);

@@ -88,6 +88,16 @@ u64 pages_take(struct pages *p, u64 page)
 	return page * 64 + (u64)__builtin_ctzll(word);
 }
 
+const u8 *page_at(const struct pages *p, u64 page, struct why *why)
+{
+	const u8 *host = p->m->ram->host + (page << PAGE_SHIFT);
+
+	if (ram_need(p->m->ram, host, PAGE_SIZE))
+		return host;
+	why_set(why, EIO, "memory of this machine is damaged");
+	return NULL;
+}
+
 bool page_is_zero(const u8 *page)
 {
 	const u64 *w = (const u64 *)(const void *)page;

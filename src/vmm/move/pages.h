@@ -26,10 +26,8 @@ s64 pages_harvest(struct pages *p, struct why *why);
 /* The first page to be taken from @page on, which is taken out; p->count: none. */
 u64 pages_take(struct pages *p, u64 page);
 
-static inline const u8 *page_at(const struct pages *p, u64 page)
-{
-	return p->m->ram->host + (page << PAGE_SHIFT);
-}
+/* NULL with one line: it is lost. */
+const u8 *page_at(const struct pages *p, u64 page, struct why *why);
 
 bool page_is_zero(const u8 *page);
 

@@ -111,8 +111,10 @@ static int zero_add(struct send *s, u64 page, struct why *why)
 /* Copied first: the guest may write to it, and then it comes again, but the checksum is of what is sent. */
 static int page_add(struct send *s, u64 page, struct why *why)
 {
-	const u8 *data = page_at(&s->pages, page);
+	const u8 *data = page_at(&s->pages, page, why);
 
+	if (!data)
+		return -EIO;
 	s->round.pages++;
 	if (page_is_zero(data))
 		return zero_add(s, page, why);

@@ -48,7 +48,8 @@ static int begin(struct take *t, struct why *why)
 		r = t->description ? 0 : -EIO;
 	}
 	if (r == 0)
-		r = snapshot_begin(&t->writer, t->job->options.target, m->ram->size, why);
+		r = snapshot_begin(&t->writer, t->job->options.target, m->ram->size, NULL, NULL,
+				   why);
 	if (r == 0)
 		r = pages_start(&t->pages, m, why);
 	control_release(t->job->control);
@@ -58,6 +59,7 @@ static int begin(struct take *t, struct why *why)
 /* Write some of what is to be taken from *@page on. */
 static int some_write(struct take *t, u64 *page, struct move_round *round, struct why *why)
 {
+	const u8 *data;
 	int r = 0;
 
 	if (!hold(t, why))
@@ -66,7 +68,8 @@ static int some_write(struct take *t, u64 *page, struct move_round *round, struc
 		*page = pages_take(&t->pages, *page);
 		if (*page == t->pages.count)
 			break;
-		r = snapshot_page(&t->writer, *page, page_at(&t->pages, *page), why);
+		data = page_at(&t->pages, *page, why);
+		r = data ? snapshot_page(&t->writer, *page, data, why) : -EIO;
 		round->pages++;
 		(*page)++;
 	}
@@ -127,12 +130,15 @@ static int last_copy(struct take *t, struct why *why)
 	int r = left < 0 ? (int)left : 0;
 
 	while (r == 0 && (page = pages_take(&t->pages, page)) < t->pages.count) {
-		if (t->copied_count < t->copy_room) {
-			memcpy(t->copies + t->copied_count * PAGE_SIZE, page_at(&t->pages, page),
-			       PAGE_SIZE);
+		const u8 *data = page_at(&t->pages, page, why);
+
+		if (!data) {
+			r = -EIO;
+		} else if (t->copied_count < t->copy_room) {
+			memcpy(t->copies + t->copied_count * PAGE_SIZE, data, PAGE_SIZE);
 			t->copied[t->copied_count++] = page;
 		} else {
-			r = snapshot_page(&t->writer, page, page_at(&t->pages, page), why);
+			r = snapshot_page(&t->writer, page, data, why);
 		}
 	}
 	return r;

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "vmm/crc32c.h"
 #include "vmm/move/pages.h"
 #include "vmm/move/snapshot.h"
-#include "vmm/move/snapshot_format.h"
 
 static int failed(const struct snapshot_writer *w, const char *what, struct why *why)
 {
@@ -48,19 +48,25 @@ static int memory_get(struct snapshot_writer *w, struct why *why)
 
 	w->sums = malloc(pages * sizeof(u32));
 	w->has_data = calloc(1, pages);
+	w->held = calloc((pages + 63) / 64, sizeof(u64));
 	w->run = malloc(SNAPSHOT_RUN * PAGE_SIZE);
-	if (!w->sums || !w->has_data || !w->run)
+	if (!w->sums || !w->has_data || !w->held || !w->run)
 		return why_set(why, ENOMEM, "no memory for the checksums of the snapshot");
 	for (u64 i = 0; i < pages; i++)
 		w->sums[i] = zero;
 	return 0;
 }
 
-int snapshot_begin(struct snapshot_writer *w, const char *path, u64 memory, struct why *why)
+int snapshot_begin(struct snapshot_writer *w, const char *path, u64 memory,
+		   const struct snapshot_identity *base, const char *base_path, struct why *why)
 {
 	int r;
 
-	*w = (struct snapshot_writer){ .fd = -1, .path = path, .memory = memory };
+	*w = (struct snapshot_writer){
+		.fd = -1, .path = path, .memory = memory, .base = base, .base_path = base_path
+	};
+	if (getrandom(w->identity.identity, SNAPSHOT_IDENTITY, 0) != SNAPSHOT_IDENTITY)
+		return why_set(why, EIO, "the host has no random numbers");
 	r = snprintf(w->temporary, sizeof(w->temporary), "%s.%d.tmp", path, (int)getpid());
 	if (r < 0 || (size_t)r >= sizeof(w->temporary))
 		return why_set(why, ENAMETOOLONG, "the path of the snapshot is too long");
@@ -84,6 +90,7 @@ void snapshot_abort(struct snapshot_writer *w)
 	}
 	free(w->sums);
 	free(w->has_data);
+	free(w->held);
 	free(w->run);
 	memset(w, 0, sizeof(*w));
 }
@@ -103,6 +110,7 @@ int snapshot_page(struct snapshot_writer *w, u64 page, const u8 *data, struct wh
 	u8 *copy;
 	int r = 0;
 
+	w->held[page / 64] |= BIT_ULL(page % 64);
 	if (page_is_zero(data) && !w->has_data[page])
 		return 0;
 	if (w->run_count == SNAPSHOT_RUN || page != w->run_first + w->run_count)
@@ -116,12 +124,64 @@ int snapshot_page(struct snapshot_writer *w, u64 page, const u8 *data, struct wh
 	return r;
 }
 
-static struct snapshot_part part_after(u64 *end, const void *data, size_t n)
-{
-	const struct snapshot_part part = { .at = *end, .size = n, .crc = crc32c(0, data, n) };
+/* What a part is made of. */
+struct content {
+	const void *data;
+	size_t size;
+};
 
-	*end += n;
-	return part;
+static int parts_write(const struct snapshot_writer *w, struct snapshot_header *h,
+		       const struct content content[PARTS], struct why *why)
+{
+	u64 end = SNAPSHOT_RAM_AT + w->memory;
+	int r = 0;
+
+	for (unsigned i = 0; i < PARTS && r == 0; i++) {
+		const struct content *c = &content[i];
+
+		h->parts[i] = (struct snapshot_part){
+			.at = end,
+			.size = c->size,
+			.crc = i == PART_SUMS ? 0 : crc32c(0, c->data, c->size),
+		};
+		r = write_at(w, c->data, c->size, end, why);
+		end += c->size;
+	}
+	return r;
+}
+
+static int header_write(struct snapshot_writer *w, struct snapshot_header *h, struct why *why)
+{
+	u8 page[PAGE_SIZE] = { 0 };
+
+	memcpy(h->magic, SNAPSHOT_MAGIC, sizeof(h->magic));
+	memcpy(h->identity, w->identity.identity, sizeof(h->identity));
+	if (w->base) {
+		memcpy(h->base, w->base->identity, sizeof(h->base));
+		h->base_crc = w->base->crc;
+	}
+	memcpy(page, h, sizeof(*h));
+	h->crc = crc32c(0, page, sizeof(page));
+	w->identity.crc = h->crc;
+	memcpy(page, h, sizeof(*h));
+	return write_at(w, page, sizeof(page), 0, why);
+}
+
+/* A checksum of each 4 KiB of the checksums. */
+static u32 *roots_make(const struct snapshot_writer *w, size_t *n)
+{
+	const u64 pages = w->memory >> PAGE_SHIFT;
+	u32 *roots;
+
+	*n = (pages + SNAPSHOT_SUMS - 1) / SNAPSHOT_SUMS;
+	roots = malloc(*n * sizeof(u32));
+	for (u64 i = 0; i < *n && roots; i++) {
+		const u64 first = i * SNAPSHOT_SUMS, left = pages - first;
+
+		roots[i] = crc32c(0, w->sums + first,
+				  (left < SNAPSHOT_SUMS ? left : SNAPSHOT_SUMS) * sizeof(u32));
+	}
+	return roots;
 }
 
 /* The folder too: else the name may be lost with the power. */
@@ -148,26 +208,24 @@ static int rename_durably(struct snapshot_writer *w, struct why *why)
 int snapshot_end(struct snapshot_writer *w, const char *description, const void *state, size_t n,
 		 struct why *why)
 {
-	u8 page[PAGE_SIZE] = { 0 };
 	struct snapshot_header h = { .format = SNAPSHOT_FORMAT, .memory = w->memory };
-	const size_t sums = (w->memory >> PAGE_SHIFT) * sizeof(u32), text = strlen(description);
-	u64 end = SNAPSHOT_RAM_AT + w->memory;
-	int r = run_flush(w, why);
+	const u64 pages = w->memory >> PAGE_SHIFT;
+	size_t root_count;
+	u32 *roots = roots_make(w, &root_count);
+	const struct content content[PARTS] = {
+		[PART_SUMS] = { w->sums, pages * sizeof(u32) },
+		[PART_ROOTS] = { roots, root_count * sizeof(u32) },
+		[PART_HELD] = { w->held, w->base ? (pages + 63) / 64 * sizeof(u64) : 0 },
+		[PART_BASE] = { w->base_path, w->base ? strlen(w->base_path) : 0 },
+		[PART_DESCRIPTION] = { description, strlen(description) },
+		[PART_STATE] = { state, n },
+	};
+	int r = roots ? run_flush(w, why) : why_set(why, ENOMEM, "no memory for the snapshot");
 
-	memcpy(h.magic, SNAPSHOT_MAGIC, sizeof(h.magic));
-	h.sums = part_after(&end, w->sums, sums);
-	h.description = part_after(&end, description, text);
-	h.state = part_after(&end, state, n);
-	memcpy(page, &h, sizeof(h));
-	h.crc = crc32c(0, page, sizeof(page));
-	memcpy(page, &h, sizeof(h));
 	if (r == 0)
-		r = write_at(w, w->sums, sums, h.sums.at, why);
+		r = parts_write(w, &h, content, why);
 	if (r == 0)
-		r = write_at(w, description, text, h.description.at, why);
-	if (r == 0)
-		r = write_at(w, state, n, h.state.at, why);
-	if (r == 0)
-		r = write_at(w, page, sizeof(page), 0, why);
+		r = header_write(w, &h, why);
+	free(roots);
 	return r < 0 ? r : rename_durably(w, why);
 }

@@ -13,6 +13,8 @@
 
 #include <slirp/libslirp.h>
 
+#include "vmm/late.h"
+
 #define NETWORK	     0x0a000200u
 #define NETMASK	     0xffffff00u
 #define ROUTER	     0x0a000202u
@@ -29,6 +31,25 @@ struct timer {
 	s64 at_ms; /* negative: not set */
 	bool is_used;
 };
+
+enum { INPUT, POLLFDS_FILL, POLLFDS_POLL, CLEANUP, ADD_HOSTFWD, NEW, FUNCTIONS };
+
+static const char *const names[FUNCTIONS] = {
+	[INPUT] = "slirp_input",
+	[POLLFDS_FILL] = "slirp_pollfds_fill",
+	[POLLFDS_POLL] = "slirp_pollfds_poll",
+	[CLEANUP] = "slirp_cleanup",
+	[ADD_HOSTFWD] = "slirp_add_hostfwd",
+	[NEW] = "slirp_new",
+};
+static void *functions[FUNCTIONS];
+static struct late libslirp = { .file = "libslirp.so.0",
+				.package = "libslirp0",
+				.names = names,
+				.functions = functions,
+				.count = FUNCTIONS,
+				.lock = PTHREAD_MUTEX_INITIALIZER };
+#define SLIRP(name, which) LATE(name, functions[which])
 
 struct user_link {
 	struct net_link link;
@@ -126,7 +147,7 @@ static const SlirpCb callbacks = {
 
 static void user_send(struct net_link *l, const u8 *frame, size_t n)
 {
-	slirp_input(user_of(l)->slirp, frame, (int)n);
+	SLIRP(slirp_input, INPUT)(user_of(l)->slirp, frame, (int)n);
 }
 
 static const struct event_row {
@@ -200,7 +221,7 @@ static void user_prepare(struct net_link *l, struct loop *loop, bool has_room)
 	if (!has_room)
 		return;
 	u->loop = loop;
-	slirp_pollfds_fill(u->slirp, &timeout, poll_add, u);
+	SLIRP(slirp_pollfds_fill, POLLFDS_FILL)(u->slirp, &timeout, poll_add, u);
 	loop_timeout(loop, (int)timeout);
 }
 
@@ -210,7 +231,7 @@ static void user_dispatch(struct net_link *l, struct loop *loop)
 
 	timers_fire(u);
 	if (u->loop == loop)
-		slirp_pollfds_poll(u->slirp, 0, poll_result, u);
+		SLIRP(slirp_pollfds_poll, POLLFDS_POLL)(u->slirp, 0, poll_result, u);
 }
 
 static void user_close(struct net_link *l)
@@ -218,7 +239,7 @@ static void user_close(struct net_link *l)
 	struct user_link *u = user_of(l);
 
 	u->link.receive = NULL;
-	slirp_cleanup(u->slirp);
+	SLIRP(slirp_cleanup, CLEANUP)(u->slirp);
 	free(u);
 }
 
@@ -234,9 +255,9 @@ static int forward_open(struct user_link *u, const struct net_forward *f, struct
 	char text[INET_ADDRSTRLEN];
 	const struct in_addr host = address(f->host_address);
 
-	if (slirp_add_hostfwd(u->slirp, f->is_udp, host, f->host_port,
-			      address(f->guest_address ? f->guest_address : FIRST_GUEST),
-			      f->guest_port) == 0)
+	if (SLIRP(slirp_add_hostfwd, ADD_HOSTFWD)(
+		    u->slirp, f->is_udp, host, f->host_port,
+		    address(f->guest_address ? f->guest_address : FIRST_GUEST), f->guest_port) == 0)
 		return 0;
 	inet_ntop(AF_INET, &host, text, sizeof(text));
 	return why_set(why, errno ? errno : EINVAL,
@@ -260,15 +281,17 @@ int user_link_open(struct net_link **out, const struct net_config *config, struc
 		.in6_enabled = true,
 		.vprefix_len = 64,
 	};
-	int r = 0;
+	int r = u ? late_load(&libslirp, why) : why_set(why, ENOMEM, "no memory for the network");
 
-	if (!u)
-		return why_set(why, ENOMEM, "no memory for the network");
+	if (r < 0) {
+		free(u);
+		return r;
+	}
 	inet_pton(AF_INET6, "fec0::", &slirp.vprefix_addr6);
 	inet_pton(AF_INET6, "fec0::2", &slirp.vhost6);
 	inet_pton(AF_INET6, "fec0::3", &slirp.vnameserver6);
 	u->link.ops = &user_ops;
-	u->slirp = slirp_new(&slirp, &callbacks, u);
+	u->slirp = SLIRP(slirp_new, NEW)(&slirp, &callbacks, u);
 	if (!u->slirp) {
 		free(u);
 		return why_set(why, ENOMEM, "libslirp cannot make a network");
