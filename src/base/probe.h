@@ -7,7 +7,7 @@
  * PROBE(kvm_entry, vcpu, rip): the rows of probes.def, whose numbers of arguments a test compares with the library's. Arguments
  * are values that are there anyway: whoever computes one for a probe pays for it without a tool too. Fine in leaf code.
  */
-#if defined(__has_include)
+#if defined(__has_include) && !defined(ANYKVM_NO_PROBES) /* a test has it: as without the header */
 #if __has_include(<sys/sdt.h>)
 #define SDT_USE_VARIADIC
 #include <sys/sdt.h>

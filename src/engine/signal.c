@@ -145,7 +145,15 @@ static bool raise_for(struct engine_vcpu *v, unsigned trap)
 	}
 }
 
-static bool take(struct engine_vcpu *v, ucontext_t *uc)
+/* It is left with an exit that says where. */
+static void memory_is_gone(struct engine_vcpu *v, gpa_t gpa)
+{
+	v->cpu.exit.reason = X86_EXIT_MEMORY;
+	v->cpu.exit.gpa = gpa;
+	v->reason = LEAVE_EXIT;
+}
+
+static bool take(struct engine_vcpu *v, const siginfo_t *info, ucontext_t *uc)
 {
 	greg_t *g = uc->uc_mcontext.gregs;
 	const struct cache *c = &v->cache;
@@ -163,8 +171,10 @@ static bool take(struct engine_vcpu *v, ucontext_t *uc)
 	if (raise_for(v, g[REG_TRAPNO])) {
 		v->reason = LEAVE_FAULT;
 	} else {
-		v->cpu.exit.reason = X86_EXIT_MEMORY;
-		v->reason = LEAVE_EXIT;
+		gpa_t gpa = X86_NO_GPA;
+
+		(void)mem_has_hva(v->engine->mem, info->si_addr, &gpa);
+		memory_is_gone(v, gpa);
 	}
 	g[REG_RIP] = v->stubs.leave;
 	return true;
@@ -184,11 +194,12 @@ static void guard_leave(struct engine_vcpu *v)
 static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, ucontext_t *uc)
 {
 	greg_t *g = uc->uc_mcontext.gregs;
+	gpa_t gpa;
 
 	/* A page that the hardware has lost (BUS_MCEERR_AR) is the program's to know. */
 	if (!((sig == SIGSEGV && info->si_code > 0 && info->si_code != SI_KERNEL) ||
 	      (sig == SIGBUS && info->si_code == BUS_ADRERR)) ||
-	    !mem_has_hva(v->engine->mem, info->si_addr))
+	    !mem_has_hva(v->engine->mem, info->si_addr, &gpa))
 		return false;
 	if (!v->cpu.full) {
 		g[REG_RSP] = v->host_rsp;
@@ -201,8 +212,7 @@ static bool take_in_c(struct engine_vcpu *v, int sig, const siginfo_t *info, uco
 	} else {
 		return false;
 	}
-	v->cpu.exit.reason = X86_EXIT_MEMORY;
-	v->reason = LEAVE_EXIT;
+	memory_is_gone(v, gpa);
 	return true;
 }
 
@@ -249,7 +259,7 @@ bool engine_signal(int sig, siginfo_t *info, void *context)
 			fetched(running, context);
 		return true;
 	}
-	if (running && take(running, context))
+	if (running && take(running, info, context))
 		return true;
 	/* Before what follows: whoever attempts an access wants to know. */
 	return attempt_failed(info, context) || (running && take_in_c(running, sig, info, context));

@@ -168,10 +168,24 @@ static long exit_internal(struct vcpu *v)
 	return 0;
 }
 
-/* As the kernel when it cannot get a page of the program's: the state is at the start of the instruction. */
+/* The part of struct kvm_run, which headers before Linux 6.8 do not have. */
+struct memory_fault {
+	u64 flags, gpa, size;
+};
+
+/*
+ * As the kernel when it cannot get a page of the program's: the state is at the start of the instruction.
+ * DIFFERS: which page it was is told of all memory; the kernel tells it of memory by guest_memfd.
+ */
 static long exit_memory(struct vcpu *v)
 {
-	(void)v;
+	gpa_t gpa = v->cpu->exit.gpa;
+	struct memory_fault *m = (struct memory_fault *)&v->run->hw;
+
+	if (gpa != X86_NO_GPA) {
+		v->run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+		*m = (struct memory_fault){ .gpa = gpa & PAGE_MASK, .size = PAGE_SIZE };
+	}
 	return -EFAULT;
 }
 

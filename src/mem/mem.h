@@ -105,8 +105,8 @@ bool slot_is_readonly(const struct slot *s);
 /* The slot of that number, or NULL. For ioctls; the caller keeps slots from changing meanwhile. */
 struct slot *mem_slot_by_id(const struct mem *m, unsigned space, u32 id);
 
-/* Whether an address of the process lies in a slot. Async-signal-safe; for a fault, since it looks at every slot. */
-bool mem_has_hva(const struct mem *m, const void *hva);
+/* Whether an address of the process lies in a slot, and where. Async-signal-safe; for a fault, since it looks at every slot. */
+bool mem_has_hva(const struct mem *m, const void *hva, gpa_t *gpa);
 
 /*
  * The only place that grants a write: record the write (D bit; dirty log, PML or ring of @w while the slot is

@@ -57,23 +57,25 @@ struct slot *mem_slot_find(const struct mem *m, unsigned space, gfn_t gfn, struc
 }
 
 /* A slot that comes or goes meanwhile may be missed or seen: both are what a moment earlier or later would say. */
-static bool space_has_hva(const struct slot_space *sp, const u8 *hva)
+static bool space_has_hva(const struct slot_space *sp, const u8 *hva, gpa_t *gpa)
 {
 	u32 n = __atomic_load_n(&sp->n, __ATOMIC_ACQUIRE);
 
 	for (u32 i = 0; i < n; i++) {
 		const struct slot *s = __atomic_load_n(&sp->list[i], __ATOMIC_RELAXED);
 
-		if (s && (u64)(hva - s->hva) < s->npages << PAGE_SHIFT)
-			return true;
+		if (!s || (u64)(hva - s->hva) >= s->npages << PAGE_SHIFT)
+			continue;
+		*gpa = (s->base_gfn << PAGE_SHIFT) + (gpa_t)(hva - s->hva);
+		return true;
 	}
 	return false;
 }
 
-bool mem_has_hva(const struct mem *m, const void *hva)
+bool mem_has_hva(const struct mem *m, const void *hva, gpa_t *gpa)
 {
 	for (unsigned i = 0; i < MEM_SPACES; i++)
-		if (space_has_hva(&m->space[i], hva))
+		if (space_has_hva(&m->space[i], hva, gpa))
 			return true;
 	return false;
 }

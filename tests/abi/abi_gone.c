@@ -226,6 +226,35 @@ static void pv_cases(struct gone *x)
 	say(x, "PV EOI without a slot", 0, msr(x, MSR_PV_EOI, 0x40000001));
 }
 
+/* The code itself: KVM_RUN fails, and says of which page (KVM_CAP_MEMORY_FAULT_INFO, KVM_EXIT_MEMORY_FAULT). */
+static void run_cases(struct gone *x)
+{
+	const uint64_t *fault = (const uint64_t *)&x->g.run->hw;
+	struct kvm_regs r = { .rip = 0, .rflags = 2 };
+	struct kvm_sregs s, before;
+
+	say(x, "CHECK_EXTENSION MEMORY_FAULT_INFO", 1,
+	    IOCTL(x->a, x->g.vm, KVM_CHECK_EXTENSION, 232));
+	IOCTL(x->a, x->g.vcpu, KVM_GET_SREGS, &before);
+	s = before;
+	s.cs.base = GONE;
+	s.cs.selector = GONE >> 4;
+	memcpy(x->g.more + 4096, x->g.page + 0x100, 4);
+	IOCTL(x->a, x->g.vcpu, KVM_SET_SREGS, &s);
+	IOCTL(x->a, x->g.vcpu, KVM_SET_REGS, &r);
+	leave(x);
+	say(x, "RUN of code that is gone", -EFAULT, abi_run(x->a, &x->g));
+	say(x, "its exit", 39, x->g.run->exit_reason);
+	say(x, "its page", GONE, (long)fault[1]);
+	say(x, "and size", 4096, (long)fault[2]);
+	back(x);
+	memcpy(x->g.more + 4096, x->g.page + 0x100, 4);
+	say_runs(x, "with the code again");
+	IOCTL(x->a, x->g.vcpu, KVM_SET_SREGS, &before);
+	r.rip = 0x100;
+	IOCTL(x->a, x->g.vcpu, KVM_SET_REGS, &r);
+}
+
 /* Page tables, and the four entries that PAE loads from memory. */
 static void paging_cases(struct gone *x)
 {
@@ -261,6 +290,7 @@ void abi_gone_cases(struct abi *a)
 
 		ABI_START(a, &x.g, true, 0xe6, 0x10, 0xeb, 0xfc); /* 1: out; jmp 1b */
 		abi_more(a, &x.g, KEPT, 2);
+		run_cases(&x);
 		paging_cases(&x);
 		pv_cases(&x);
 		xen_attribute_cases(&x);

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The USDT probes of a library are those of probes.def: provider, names, numbers of arguments, a NOP each, and the manual.
-"""usage: probes_test.py PROBES.DEF MANUAL yes|no LIBRARY...   (no: built without sys/sdt.h, so there are none)"""
+"""usage: probes_test.py PROBES.DEF MANUAL yes|no LIBRARY... -- CC...   (no: built without sys/sdt.h, so there are none)"""
 
+import glob
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +54,20 @@ def check_library(path, rows):
     return wrong
 
 
+def check_without(source, compiler):
+    """Sources with probes compile, without a warning, as where there is no sys/sdt.h."""
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{source}", f"-I{source}/../include",
+             "-DANYKVM_NO_PROBES"]
+    files = [path for path in glob.glob(os.path.join(source, "**", "*.c"), recursive=True)
+             if re.search(r"\bPROBE\(", read(path))]
+    wrong = [] if files else ["no source has a probe"]
+    for path in files:
+        run = subprocess.run(compiler + flags + [path], capture_output=True, text=True, check=False)
+        if run.returncode:
+            wrong.append(f"{path}: {run.stderr.splitlines()[-1] if run.stderr else run.returncode}")
+    return wrong
+
+
 def check_rows(text, manual, rows):
     wrong = [f"{name}: {count} arguments, but '{meaning}'" for name, count, meaning in ROW.findall(text)
              if meaning.count(",") + 1 != int(count) and "reason" not in meaning and "woken" not in meaning]
@@ -67,9 +83,10 @@ def report(number, name, wrong):
 
 
 def main():
-    text, manual, built, libraries = read(sys.argv[1]), read(sys.argv[2]), sys.argv[3], sys.argv[4:]
+    split = sys.argv.index("--")
+    text, manual, built, libraries = read(sys.argv[1]), read(sys.argv[2]), sys.argv[3], sys.argv[4:split]
     rows = {name: int(count) for name, count, _ in ROW.findall(text)}
-    print(f"1..{len(libraries) + 2}")
+    print(f"1..{len(libraries) + 3}")
     failed = report(1, "rows and manual", check_rows(text, manual, rows) if rows else ["no rows"])
     for number, library in enumerate(libraries, 2):
         if built == "no":
@@ -80,6 +97,8 @@ def main():
     found = built == "no" or all(check_library(libraries[0], bad) for bad in (
         dict(rows, kvm_nothing=1), {k: v for k, v in rows.items() if k != "kvm_exit"}, dict(rows, kvm_entry=7)))
     failed |= report(len(libraries) + 2, "wrong rows are found", [] if found else ["they are not"])
+    source = os.path.join(os.path.dirname(sys.argv[1]), "..")
+    failed |= report(len(libraries) + 3, "sources without sys/sdt.h", check_without(source, sys.argv[split + 1:]))
     return 1 if failed else 0
 
 

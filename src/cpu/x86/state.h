@@ -176,11 +176,13 @@ enum x86_exit_reason {
 	X86_EXIT_WRMSR,
 	X86_EXIT_DEBUG,
 	X86_EXIT_INTERNAL, /* emulation failure: suberror in .error */
-	X86_EXIT_MEMORY,   /* the process has no such access to a slot's memory */
-	X86_EXIT_FETCH,	   /* instruction fetch from where there is no memory: .gpa */
+	X86_EXIT_MEMORY, /* the process has no such access to a slot's memory, at .gpa or X86_NO_GPA */
+	X86_EXIT_FETCH, /* instruction fetch from where there is no memory: .gpa */
 };
 
 /* What user space is asked. For MMIO and IO the answer comes back in data[] (see struct x86_replay). */
+#define X86_NO_GPA (~0ull)
+
 struct x86_exit {
 	u8 reason; /* enum x86_exit_reason */
 	bool is_write;
