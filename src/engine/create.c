@@ -113,6 +113,7 @@ struct engine_vcpu *engine_vcpu_create(struct engine *e)
 	v->tr_room = malloc(translate_room());
 	v->memo = pages_get(sizeof(*v->memo));
 	v->decode = decode;
+	v->audit_left = e->options.audit;
 	if (!v->tr_room || !v->memo || cache_create(&v->cache) || !stubs_make(v)) {
 		engine_vcpu_destroy(v);
 		goto out;

@@ -20,6 +20,9 @@ struct engine_options {
 	bool loops;   /* no check in the rounds of a loop that are sure (x86/loop.c) */
 	bool windows; /* one check for several accesses (x86/window.c) */
 	bool named;   /* engine_perf_map_open() was called: blocks are made in full context only */
+	unsigned
+		audit; /* every so many hits compare what is cached with the tables (audit.h); 0: none does */
+	bool audit_strict; /* a difference ends KVM_RUN with an internal error */
 	bool exact; /* the fast form without its two DIFFERS: flags in frames, branches that leave the canonical addresses */
 };
 

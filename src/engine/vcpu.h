@@ -211,6 +211,7 @@ struct stubs {
 	u64 link; /* T1 = struct exit_link *, flags live */
 	u64 kick; /* T0 target RIP, flags live: a poll fired */
 	u64 dead; /* called by the entry of a killed block, flags in cpu.aflags */
+	u64 audit; /* T1 record, flags saved or dead: engine_audit(); every register but T1 is kept */
 	u64 done; /* end of a bounce block, flags live */
 	struct watch_sites watch;
 };
@@ -251,6 +252,7 @@ struct requests {
 enum step_state { STEP_NONE, STEP_ARMED, STEP_RUNNING };
 
 struct engine_stats {
+	u64 audits, audit_gone, audit_stale;
 	u64 enters, dispatches, ibtc_fills, links, mem_slow, mem_calls, ops, ops_left, full_ops,
 		bounces, faults, tlb_fills, tlb_flushes, itlb_fills, code_writes, steps;
 };
@@ -264,7 +266,10 @@ struct engine_vcpu {
 	u64 host_gs, guest_gs;
 	u64 target;				   /* of an indirect call through memory */
 	u64 stub_rax, stub_rcx, stub_t0, stub_lin; /* kept by the stubs of the register cache */
-	u64 lent[3];	 /* guest RSI, RDI, RBP while a translated instruction borrows them */
+	u64 lent[3];	/* guest RSI, RDI, RBP while a translated instruction borrows them */
+	u32 audit_left; /* hits until engine_audit() */
+	u32 audit_next; /* of the branch cache */
+	u64 audit_t1;
 	u64 inline_hits; /* verbose only: memory operands served inline */
 	u64 chained,
 		cached; /* verbose only: block exits by a linked jump, by the branch cache; the rest are dispatches */

@@ -78,6 +78,8 @@ static int system_start(void)
 	system_state.engine.beside = o.beside;
 	system_state.engine.named = o.perf_map;
 	system_state.engine.exact = o.exact;
+	system_state.engine.audit = o.audit;
+	system_state.engine.audit_strict = o.audit_strict;
 	system_state.engine.cpu_mask = chosen.cpu_mask[0] ? chosen.cpu_mask : NULL;
 	dispatch_init();
 	return 0;

@@ -20,6 +20,9 @@ struct option {
 	void (*set)(struct options *o, const struct option_value *v);
 };
 
+/* Hits between two audits. */
+enum { AUDIT_STRICT = 100, AUDIT_ON = 20000 };
+
 static void set_engine(struct options *o, const struct option_value *v)
 {
 	o->form = v->value;
@@ -65,12 +68,22 @@ static void set_perf_map(struct options *o, const struct option_value *v)
 	o->perf_map = v->value;
 }
 
+static void set_audit(struct options *o, const struct option_value *v)
+{
+	o->audit = v->value;
+	o->audit_strict = v->value == AUDIT_STRICT;
+}
+
 static void set_exact(struct options *o, const struct option_value *v)
 {
 	o->exact = v->value;
 }
 
 static const struct option_value switch_values[] = { { "off", 0 }, { "on", 1 }, { NULL, 0 } };
+
+static const struct option_value audit_values[] = {
+	{ "off", 0 }, { "on", AUDIT_ON }, { "strict", AUDIT_STRICT }, { NULL, 0 }
+};
 
 static const struct option_value engine_values[] = {
 	{ "checked", ENGINE_CHECKED },
@@ -99,6 +112,7 @@ static const struct option options[] = {
 	{ "beside", switch_values, "on or off", set_beside },
 	{ "perf-map", switch_values, "on or off", set_perf_map },
 	{ "exact", switch_values, "on or off", set_exact },
+	{ "audit", audit_values, "off, on or strict", set_audit },
 };
 
 void options_default(struct options *o)
@@ -112,6 +126,8 @@ void options_default(struct options *o)
 	o->beside = true;
 	o->perf_map = false;
 	o->exact = false;
+	o->audit = 0;
+	o->audit_strict = false;
 	o->cpu_mask[0] = 0;
 }
 
@@ -137,7 +153,7 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 	snprintf(why, why_size,
 		 "option \"%s\" is not known; there are engine, cpu-mask, counters, loops, ahead, "
 		 "windows, "
-		 "beside, exact, "
+		 "beside, exact, audit, "
 		 "dirty and perf-map",
 		 key);
 	return -EINVAL;

@@ -28,6 +28,7 @@ static const char *const choices[] = {
 	"engine=fast,loops=off,ahead=off,windows=off,beside=off",
 	"engine=fast,counters=on",
 	"engine=fast,exact=on",
+	"engine=fast,audit=strict",
 };
 #define CHOICES (sizeof(choices) / sizeof(choices[0]))
 

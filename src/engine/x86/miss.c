@@ -209,6 +209,7 @@ static struct slow_path *slow_path_new(struct tr *t, unsigned i, struct x86_insn
 
 	leaf_assert(t->nslow <= ARRAY_SIZE(t->slow));
 	s->kind = MISS_HOST0;
+	s->audit = NULL;
 	s->insn = i;
 	s->write = write;
 	s->rec = (u64)rec;
@@ -225,6 +226,23 @@ static void slow_path_back(struct tr *t, struct slow_path *s)
 	s->back = t->e.p;
 	if (t->v->engine->options.verbose)
 		emit_op_gs(&t->e, true, 0xff, 0, GS(inline_hits)); /* inc */
+	if (!t->v->engine->options.audit)
+		return;
+	emit_op_gs(&t->e, false, 0xff, 1, GS(audit_left)); /* dec */
+	s->audit = emit_jcc(&t->e, CC_E);
+	s->audited = t->e.p;
+}
+
+static void emit_audit(struct tr *t, const struct slow_path *s)
+{
+	struct emit *e = &t->e;
+
+	emit_patch(e, s->audit);
+	emit_store_gs(e, T1, GS(audit_t1));
+	emit_mov_imm64(e, T1, s->rec);
+	emit_call_to(e, t->v->stubs.audit);
+	emit_load_gs(e, T1, GS(audit_t1));
+	emit_jmp_to(e, (u64)s->audited + e->delta);
 }
 
 void tr_translate(struct tr *t, unsigned i, struct x86_insn *rec, unsigned base, unsigned size,
@@ -292,7 +310,7 @@ void tr_translate_loop(struct tr *t, unsigned i, bool far)
 	leaf_assert(t->nslow <= ARRAY_SIZE(t->slow));
 	*s = far ? (struct slow_path){ .insn = i, .size_class = -1 } : *tr_check_of(t, i);
 	s->kind = MISS_LOOP;
-	s->call = NULL;
+	s->call = s->audit = NULL;
 	if (far) {
 		s->site = emit_tlb_probe(e, insn->memsize, insn->access & INSN_WRITE);
 		emit_op_base(e, true, ALU_ADD << 3 | 3, T0, T1, offsetof(struct tlb_entry, page));
@@ -346,6 +364,8 @@ void tr_slow_paths(struct tr *t)
 	for (unsigned k = 0; k < t->nslow; k++) {
 		struct slow_path *s = &t->slow[k];
 
+		if (s->audit)
+			emit_audit(t, s);
 		emit_patch(e, s->site);
 		if (s->kind == MISS_LOOP) {
 			if (s->size_class >= 0) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The stubs between C and translated code, made once per VM at the start of the code cache. */
 #include "cpu/x86/xstate.h"
-#include "engine/vcpu.h"
+#include "engine/audit.h"
 #include "engine/x86/emit.h"
 #include "engine/x86/regs.h"
 
@@ -355,6 +355,7 @@ bool stubs_make(struct engine_vcpu *v)
 	s->mem_slow_t1 = make_call(&e, s, engine_mem_slow, true, RESULT_T1);
 	s->mem_call = make_call(&e, s, engine_mem_call, false, RESULT_T0);
 	s->op = make_call(&e, s, engine_op, false, RESULT_NONE);
+	s->audit = make_call(&e, s, engine_audit, false, RESULT_NONE);
 	c->stubs_end = c->code_used = ALIGN_UP((size_t)(e.p - c->code_w), (size_t)64);
 	return !e.overflow;
 }

@@ -35,7 +35,9 @@ enum flags_place {
 struct slow_path {
 	u8 *site; /* displacement of the jump that leads here */
 	u8 *back; /* where the fast path goes on */
-	u8 *call; /* displacement of the call of a stub that is still to be made */
+	u8 *audit,
+		*audited; /* displacement of the jump to an audit, and where that comes back; NULL: none */
+	u8 *call;	  /* displacement of the call of a stub that is still to be made */
 	u64 rec;
 	enum miss_kind kind;
 	bool write;
