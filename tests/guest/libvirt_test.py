@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
 import guestlib
 
@@ -59,6 +60,9 @@ DOMAIN = """<domain type='kvm'>
 </domain>
 """
 
+DAEMON_CONFIG = """host_uuid = "{uuid}"
+"""
+
 CONFIG = """stdio_handler = "file"
 security_driver = "none"
 """
@@ -75,7 +79,7 @@ def wait_until(what, true, seconds=TIMEOUT):
 class Host:
     """The daemon, and virsh that talks to it."""
 
-    def __init__(self, folder, anykvm):
+    def __init__(self, folder, anykvm, namespace=()):
         self.env = {"PATH": os.environ["PATH"], "HOME": folder, "LC_ALL": "C"}
         for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME", "STATE_HOME"):
             path = os.path.join(folder, name.lower())
@@ -84,6 +88,8 @@ class Host:
         os.makedirs(os.path.join(folder, "config_home", "libvirt"))
         with open(os.path.join(folder, "config_home", "libvirt", "qemu.conf"), "w", encoding="ascii") as f:
             f.write(CONFIG)
+        with open(os.path.join(folder, "config_home", "libvirt", "libvirtd.conf"), "w", encoding="ascii") as f:
+            f.write(DAEMON_CONFIG.format(uuid=uuid.uuid4()))
         self.prefix = []
         if not os.getuid():
             self.prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
@@ -92,7 +98,7 @@ class Host:
                     os.chown(name, NOBODY, NOBODY)
         self.log = open(os.path.join(folder, "log"), "wb")  # pylint: disable=consider-using-with
         self.daemon = subprocess.Popen(  # pylint: disable=consider-using-with
-            self.prefix + [anykvm, "exec", "--", shutil.which("libvirtd", path=os.environ["PATH"] + ":/usr/sbin")], env=self.env,
+            list(namespace) + self.prefix + [anykvm, "exec", "--", shutil.which("libvirtd", path=os.environ["PATH"] + ":/usr/sbin")], env=self.env,
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         wait_until("a socket of libvirtd", lambda: os.path.exists(
             os.path.join(folder, "runtime_dir", "libvirt", "libvirt-sock")), 30)
@@ -186,20 +192,26 @@ def life(host):
     return None if host.state() == "shut off" else f"destroyed, it is {host.state()}"
 
 
-def check(anykvm, kernel, folder):
-    os.chmod(folder, 0o755)
+def files_make(anykvm, kernel, folder, init, programs):
+    """What a guest is made of; the path of its definition."""
     image, copy, emulator = (os.path.join(folder, n) for n in ("initrd.gz", "vmlinuz", "emulator"))
-    initrd.make(image, INIT, [])
+    initrd.make(image, init, programs)
     shutil.copy(kernel, copy)
     with open(emulator, "w", encoding="utf-8") as f:
         f.write(f'#!/bin/sh\nexec {os.path.abspath(anykvm)} exec -- {shutil.which(QEMU)} "$@"\n')
     for path, mode in ((image, 0o644), (copy, 0o644), (emulator, 0o755)):
         os.chmod(path, mode)
+    definition = os.path.join(folder, "domain.xml")
+    with open(definition, "w", encoding="utf-8") as f:
+        f.write(DOMAIN.format(name=NAME, kernel=copy, image=image, emulator=emulator))
+    return definition
+
+
+def check(anykvm, kernel, folder):
+    os.chmod(folder, 0o755)
+    definition = files_make(anykvm, kernel, folder, INIT, [])
     host = Host(os.path.join(folder, "host"), os.path.abspath(anykvm))
     try:
-        definition = os.path.join(folder, "domain.xml")
-        with open(definition, "w", encoding="utf-8") as f:
-            f.write(DOMAIN.format(name=NAME, kernel=copy, image=image, emulator=emulator))
         host.virsh("define", definition)
         return life(host)
     except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as e:
