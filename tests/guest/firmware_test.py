@@ -27,8 +27,8 @@ SECTOR = bytes.fromhex("baf803b048eeb049ee" "ba0105b010ee" "f4ebfd").ljust(510, 
 class Console:
     """A QEMU whose serial line is its standard input and output."""
 
-    def __init__(self, anykvm, arguments, seconds):
-        command = [anykvm, "exec", "--", QEMU, "-accel", "kvm", "-cpu", "host", "-nographic", "-no-reboot", "-net", "none",
+    def __init__(self, anykvm, arguments, seconds, cpu="host"):
+        command = [anykvm, "exec", "--", QEMU, "-accel", "kvm", "-cpu", cpu, "-nographic", "-no-reboot", "-net", "none",
                    "-vga", "none", "-monitor", "none", "-serial", "stdio"] + arguments
         self.end = time.monotonic() + seconds * float(os.environ.get("ANYKVM_PATIENCE", "1"))
         self.text = b""
@@ -115,11 +115,11 @@ def seabios(anykvm, machine, keys):
             return None if status == 33 else f"status {status}, wanted 33: {c.screen()[-300:]!r}"
 
 
-def ovmf(anykvm, code, seconds):
+def ovmf(anykvm, code, seconds, cpu="host"):
     """Its shell answers, and switches off."""
     needs(code)
     with Console(anykvm, ["-M", "q35", "-m", "256", "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"],
-                 seconds) as c:
+                 seconds, cpu) as c:
         if not c.sees("Shell>"):
             return c.missing("Shell>")
         c.types(b"ver\r")
@@ -140,8 +140,11 @@ def main():
         ("SeaBIOS on q35", lambda: seabios(args.anykvm, "q35", b"2")),
         ("OVMF on q35", lambda: ovmf(args.anykvm, "/usr/share/OVMF/OVMF_CODE.fd", 200)),
     ]
+    # This build (edk2 2022.11) maps all of 48 physical address bits in 2 MiB pages, whose tables take 1 GiB, where CPUID has 1 GiB pages, which
+    # it counts on and does not use: on QEMU's own processors (-accel tcg -cpu max,phys-bits=48) it ends in its tables, too.
     if args.long:
-        tests.append(("OVMF of 4 MiB on q35", lambda: ovmf(args.anykvm, "/usr/share/OVMF/OVMF_CODE_4M.fd", 900)))
+        tests.append(("OVMF of 4 MiB on q35", lambda: ovmf(args.anykvm, "/usr/share/OVMF/OVMF_CODE_4M.fd", 900,
+                                                           "host,host-phys-bits-limit=40")))
     return guestlib.main(tests)
 
 
