@@ -44,6 +44,17 @@ static struct segment segment_get(const struct elf_image *image, unsigned i)
 	return (struct segment){ h32.p_type, h32.p_offset, h32.p_paddr, h32.p_filesz, h32.p_memsz };
 }
 
+/* The next segment from @i on that takes memory. */
+static bool segment_next(const struct elf_image *image, unsigned *i, struct segment *s)
+{
+	while (*i < image->phnum) {
+		*s = segment_get(image, (*i)++);
+		if (s->type == PT_LOAD && s->memsz > 0)
+			return true;
+	}
+	return false;
+}
+
 static bool segment_in_file(const struct elf_image *image, const struct segment *s)
 {
 	return s->filesz <= image->size && s->offset <= image->size - s->filesz;
@@ -154,25 +165,83 @@ static int segment_load(const struct elf_image *image, const struct segment *s,
 
 int elf_load(const struct elf_image *image, const struct ram *ram, gpa_t *end, struct why *why)
 {
-	unsigned loaded = 0;
+	struct segment s;
+	unsigned i = 0;
 
 	*end = 0;
-	for (unsigned i = 0; i < image->phnum; i++) {
-		struct segment s = segment_get(image, i);
-		int r;
+	while (segment_next(image, &i, &s)) {
+		int r = segment_load(image, &s, ram, why);
 
-		if (s.type != PT_LOAD || s.memsz == 0)
-			continue;
-		r = segment_load(image, &s, ram, why);
 		if (r < 0)
 			return r;
 		if (s.paddr + s.memsz > *end)
 			*end = s.paddr + s.memsz;
-		loaded++;
 	}
-	if (!loaded)
+	if (*end == 0)
 		return why_set(why, EINVAL,
 			       "the ELF file holds nothing to load; give a vmlinux or "
 			       "a bzImage");
 	return 0;
+}
+
+int elf_head(struct elf_image *image, const u8 *head, size_t head_size, size_t size,
+	     struct why *why)
+{
+	int r;
+
+	memset(image, 0, sizeof(*image));
+	image->data = head;
+	image->size =
+		head_size; /* the table of segments must lie in it, the segments in the file */
+	r = headers_read(image, why);
+	image->size = size;
+	return r;
+}
+
+/*
+ *      place                                            place + size
+ *        | ELF |    first    | second |xxxx|  third   | sections |    the file, unpacked
+ *              |    first    | second |  third   |                    memory
+ *
+ * Addresses ascend and nothing moves up: what a segment moves over has moved itself or is no segment, and each begins
+ * inside the unpacked file. That is one piece of RAM, above all that the loader itself writes.
+ */
+bool elf_place(const struct elf_image *head, const struct ram *ram, gpa_t *place)
+{
+	struct segment s;
+	u64 end = 0;
+	unsigned i = 0;
+
+	*place = 0;
+	while (segment_next(head, &i, &s)) {
+		if (!segment_in_file(head, &s) || s.memsz < s.filesz ||
+		    !ram_at(ram, s.paddr, s.memsz) || s.offset > s.paddr)
+			return false;
+		if (end == 0)
+			*place = s.paddr - s.offset;
+		if (s.paddr < end || s.paddr > *place + s.offset)
+			return false;
+		end = s.paddr + s.memsz;
+	}
+	return *place >= RAM_LEGACY_END && ram_at(ram, *place, head->size);
+}
+
+void elf_settle(const struct elf_image *head, const struct ram *ram, gpa_t place, gpa_t *end)
+{
+	u8 *file = ram_at(ram, place, head->size);
+	u64 at = 0, used = 0; /* from @place on, as in the file */
+	struct segment s;
+	unsigned i = 0;
+
+	while (segment_next(head, &i, &s))
+		if (s.paddr - place != s.offset)
+			memmove(file + (s.paddr - place), file + s.offset, s.filesz);
+	i = 0;
+	while (segment_next(head, &i, &s)) {
+		memset(file + at, 0, s.paddr - place - at);
+		at = s.paddr - place + s.filesz;
+		used = s.paddr - place + s.memsz;
+	}
+	memset(file + at, 0, (used > head->size ? used : head->size) - at);
+	*end = place + used;
 }

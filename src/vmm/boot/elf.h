@@ -26,4 +26,20 @@ int elf_parse(struct elf_image *image, const u8 *data, size_t size, struct why *
 /* Copy the segments; *end is the first byte after all of them. 0 or -EINVAL. */
 int elf_load(const struct elf_image *image, const struct ram *ram, gpa_t *end, struct why *why);
 
+/*
+ * Without a copy: the whole file is put into RAM so that the first segment lies where it runs, and the others need to
+ * move down only. @head is a parsed head of the file, without its contents.
+ */
+int elf_head(struct elf_image *image, const u8 *head, size_t head_size, size_t size,
+	     struct why *why);
+
+/* Where in @ram the file has to lie for that; false: it cannot, elf_load() may. */
+bool elf_place(const struct elf_image *head, const struct ram *ram, gpa_t *place);
+
+/*
+ * The file lies at @place: move its segments, and clear what else was in it, so that RAM is as elf_load() leaves RAM
+ * of zeros.
+ */
+void elf_settle(const struct elf_image *head, const struct ram *ram, gpa_t place, gpa_t *end);
+
 #endif

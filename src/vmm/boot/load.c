@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/boot/decompress.h"
 #include "vmm/boot/elf.h"
 #include "vmm/blob.h"
 
@@ -20,15 +19,25 @@ static int blame(const struct kernel *kernel, int err, struct why *why)
 	return why_set(why, -err, "cannot boot the kernel '%s': %.300s", kernel->path, told.text);
 }
 
-static int kernel_unpack(struct kernel *kernel, const struct blob *blob, struct why *why)
+static int kernel_open(struct kernel *kernel, const struct blob *blob, struct why *why)
 {
-	struct bzimage image;
-	int r = bzimage_parse(&image, blob->data, blob->size, why);
+	struct bzimage image = { .payload = blob->data, .payload_size = blob->size };
+	int r = 0;
 
+	if (!elf_is(blob->data, blob->size))
+		r = bzimage_parse(&image, blob->data, blob->size, why);
 	if (r < 0)
 		return r;
 	kernel->header = image.header;
-	return decompress(image.payload, image.payload_size, &kernel->elf, &kernel->elf_size, why);
+	r = packed_open(&kernel->packed, image.payload, image.payload_size, why);
+	if (r < 0)
+		return r;
+	kernel->head_size =
+		kernel->packed.unpacked < KERNEL_HEAD ? kernel->packed.unpacked : KERNEL_HEAD;
+	r = packed_head(&kernel->packed, kernel->head, kernel->head_size, why);
+	if (r == 0 && !elf_is(kernel->head, kernel->head_size))
+		r = why_set(why, EINVAL, "what is packed in it is no ELF file; give the vmlinux");
+	return r;
 }
 
 int kernel_read(struct kernel *kernel, const char *path, struct why *why)
@@ -41,24 +50,85 @@ int kernel_read(struct kernel *kernel, const char *path, struct why *why)
 	r = blob_read(&blob, path, "kernel", KERNEL_FILE_MAX, why);
 	if (r < 0)
 		return r;
-	if (elf_is(blob.data, blob.size)) {
-		kernel->elf = blob.data;
-		kernel->elf_size = blob.size;
+	kernel->file = blob.data;
+	r = kernel_open(kernel, &blob, why);
+	if (r == 0)
 		return 0;
-	}
-	r = kernel_unpack(kernel, &blob, why);
-	blob_free(&blob);
-	if (r == 0 && !elf_is(kernel->elf, kernel->elf_size)) {
-		kernel_free(kernel);
-		r = why_set(why, EINVAL, "what is packed in it is no ELF file; give the vmlinux");
-	}
-	return r < 0 ? blame(kernel, r, why) : 0;
+	kernel_free(kernel);
+	return blame(kernel, r, why);
 }
 
 void kernel_free(struct kernel *kernel)
 {
-	free(kernel->elf);
-	kernel->elf = NULL;
+	free(kernel->file);
+	kernel->file = NULL;
+}
+
+static int kernel_parse(struct elf_image *elf, const u8 *data, size_t size, struct why *why)
+{
+	int r = elf_parse(elf, data, size, why);
+
+	if (r == 0 && !elf->has_pvh && !elf->is64)
+		r = why_set(why, EINVAL,
+			    "it is a 32-bit kernel without a PVH entry; give a 64-bit "
+			    "kernel, or one with CONFIG_PVH");
+	return r;
+}
+
+/* Unpack it to where it runs, so that no byte of the host's memory is touched for a copy alone. */
+static int load_in_place(const struct ram *ram, const struct kernel *kernel,
+			 const struct elf_image *head, gpa_t place, struct elf_image *elf,
+			 gpa_t *end, struct why *why)
+{
+	u8 *file = ram_at(ram, place, head->size);
+	int r = packed_unpack(&kernel->packed, file, why);
+
+	if (r < 0)
+		return r;
+	/* Damaged data need not unpack to the same bytes twice: what was checked is what is there. */
+	if (memcmp(file, kernel->head, kernel->head_size) != 0)
+		return why_set(why, EINVAL, "its data is damaged; copy or download the file again");
+	r = kernel_parse(elf, file, head->size, why);
+	if (r == 0)
+		elf_settle(head, ram, place, end);
+	return r;
+}
+
+static int load_copy(const struct ram *ram, const struct kernel *kernel, struct elf_image *elf,
+		     gpa_t *end, struct why *why)
+{
+	const size_t size = kernel->packed.unpacked;
+	u8 *file = blob_room(size);
+	int r;
+
+	if (!file)
+		return why_set(why, ENOMEM, "no memory to unpack a kernel of %zu bytes", size);
+	r = packed_unpack(&kernel->packed, file, why);
+	if (r == 0)
+		r = kernel_parse(elf, file, size, why);
+	if (r == 0)
+		r = elf_load(elf, ram, end, why);
+	free(file);
+	return r;
+}
+
+/* Of @elf the entries stay good, its data may be gone. */
+static int kernel_load(const struct ram *ram, const struct kernel *kernel, struct elf_image *elf,
+		       gpa_t *end, struct why *why)
+{
+	const struct packed *packed = &kernel->packed;
+	struct elf_image head;
+	gpa_t place;
+	int r;
+
+	if (!packed->format) {
+		r = kernel_parse(elf, packed->data, packed->size, why);
+		return r < 0 ? r : elf_load(elf, ram, end, why);
+	}
+	if (elf_head(&head, kernel->head, kernel->head_size, packed->unpacked, why) == 0 &&
+	    elf_place(&head, ram, &place))
+		return load_in_place(ram, kernel, &head, place, elf, end, why);
+	return load_copy(ram, kernel, elf, end, why);
 }
 
 /* As high as it goes in low memory, where every kernel finds it. */
@@ -101,13 +171,7 @@ int boot_load(const struct ram *ram, const struct boot_request *request, struct 
 	gpa_t end, initrd;
 	int r;
 
-	r = elf_parse(&elf, request->kernel->elf, request->kernel->elf_size, why);
-	if (r == 0 && !elf.has_pvh && !elf.is64)
-		r = why_set(why, EINVAL,
-			    "it is a 32-bit kernel without a PVH entry; give a 64-bit "
-			    "kernel, or one with CONFIG_PVH");
-	if (r == 0)
-		r = elf_load(&elf, ram, &end, why);
+	r = kernel_load(ram, request->kernel, &elf, &end, why);
 	if (r < 0)
 		return blame(request->kernel, r, why);
 	r = initrd_load(ram, request, end, &initrd, why);

@@ -4,6 +4,7 @@
 #define VMM_BOOT_LOAD_H
 
 #include "vmm/boot/bzimage.h"
+#include "vmm/boot/decompress.h"
 #include "vmm/ram.h"
 
 /* Where the loader puts what it hands to the kernel: all below 640 KiB. */
@@ -16,14 +17,19 @@
 
 _Static_assert(BOOT_CMDLINE_AT + BOOT_CMDLINE_MAX <= RAM_LOADER_END, "kernels load above");
 
-/* Read once; loaded again after each reset. */
+#define KERNEL_HEAD 8192
+
+/* Read once, unpacked into RAM at the start and after each reset. */
 struct kernel {
-	u8 *elf; /* owned */
-	size_t elf_size;
+	u8 *file; /* owned */
+	struct packed packed;
+	u8 head[KERNEL_HEAD]; /* the first bytes of what is packed, an ELF file */
+	size_t head_size;
 	struct setup_header header; /* zero where the file was no bzImage */
 	const char *path;
 };
 
+/* 0 or -errno. What only unpacking can tell comes from boot_load(). */
 int kernel_read(struct kernel *kernel, const char *path, struct why *why);
 void kernel_free(struct kernel *kernel);
 
@@ -46,7 +52,7 @@ struct boot_entry {
 	u64 argument;
 };
 
-/* 0, or -EINVAL with the reason. */
+/* 0, or -EINVAL or -ENOMEM with the reason. */
 int boot_load(const struct ram *ram, const struct boot_request *request, struct boot_entry *entry,
 	      struct why *why);
 
