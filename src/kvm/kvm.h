@@ -23,16 +23,16 @@
 #include "virt/pvclock.h"
 #include "virt/timer.h"
 
-/* Limits as Linux 6.1 has them on x86. */
-#define VM_MAX_VCPUS	1024
-#define VM_MAX_VCPU_IDS 4096
-#define VM_MAX_CPUID	256
 /* Newer than some <linux/kvm.h>. */
 #ifndef KVM_CAP_MEMORY_FAULT_INFO
 #define KVM_CAP_MEMORY_FAULT_INFO 232
 #define KVM_EXIT_MEMORY_FAULT	  39
 #endif
 
+/* Limits as Linux 6.1 has them on x86. */
+#define VM_MAX_VCPUS	  1024
+#define VM_MAX_VCPU_IDS	  4096
+#define VM_MAX_CPUID	  256
 #define VM_MAX_MSRS	  256
 #define VM_MCE_BANKS	  32
 #define VM_RING_MAX	  (65536u * sizeof(struct kvm_dirty_gfn)) /* bytes */

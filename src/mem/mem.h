@@ -127,14 +127,15 @@ void page_code_put(struct slot *s, gfn_t gfn);
 unsigned page_code_holders(const struct slot *s, gfn_t gfn);
 bool page_has_code(const struct slot *s, gfn_t gfn);
 
+/* Whether there is a slot that may be written, whatever becomes of its memory: what KVM asks when it is given an address. */
+bool mem_is_writable(const struct mem *m, unsigned space, gpa_t gpa, size_t len);
+
 /*
  * Copy between guest-physical memory and a buffer, for devices and ioctls (never a vCPU's own
  * accesses). Returns 0 or -EFAULT when a byte has no slot, or its slot's memory is gone or may not be
  * accessed, or, for writes, is read-only. The thread must not have the fault signals blocked. A write
  * stores first and marks dirty after. A slot that is deleted meanwhile is kept until they are done.
  */
-/* Whether there is a slot that may be written, whatever becomes of its memory: what KVM asks when it is given an address. */
-bool mem_is_writable(const struct mem *m, unsigned space, gpa_t gpa, size_t len);
 int mem_read(const struct mem *m, unsigned space, gpa_t gpa, void *buf, size_t len);
 int mem_write(struct mem *m, unsigned space, gpa_t gpa, const void *buf, size_t len);
 /* The same on behalf of a vCPU, by its own thread: the write is logged as that vCPU's. */

@@ -180,9 +180,9 @@ enum x86_exit_reason {
 	X86_EXIT_FETCH, /* instruction fetch from where there is no memory: .gpa */
 };
 
-/* What user space is asked. For MMIO and IO the answer comes back in data[] (see struct x86_replay). */
 #define X86_NO_GPA (~0ull)
 
+/* What user space is asked. For MMIO and IO the answer comes back in data[] (see struct x86_replay). */
 struct x86_exit {
 	u8 reason; /* enum x86_exit_reason */
 	bool is_write;
