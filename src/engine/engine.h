@@ -23,7 +23,7 @@ struct engine_options {
 	unsigned
 		audit; /* every so many hits compare what is cached with the tables (audit.h); 0: none does */
 	bool audit_strict; /* a difference ends KVM_RUN with an internal error */
-	bool exact; /* the fast form without its two DIFFERS: flags in frames, branches that leave the canonical addresses */
+	bool exact; /* the fast form without its two differences: flags in frames, branches that leave the canonical addresses */
 };
 
 struct engine;	    /* one per VM: code cache */

@@ -123,6 +123,27 @@ def check_installed(anykvm, library):
         return refuse([program, "exec", "true"], 3, "AK001")
 
 
+VERBS = ("run", "exec", "trace", "migrate", "snapshot", "stat", "ctl", "doctor", "fetch")
+
+
+def check_manuals(anykvm, root):
+    """Every option of a verb's --help is in its manual, and every option of the library in the common one."""
+    def manual(name):
+        with open(os.path.join(root, "man", name), encoding="utf-8") as f:
+            return f.read().replace("\\-", "-")
+    missing = []
+    for verb in VERBS:
+        text = guestlib.Run([anykvm, verb, "--help"], 20).out.decode()
+        options = re.findall(r"^ +(?:-\w, +)?(--[a-z-]+)", text, re.M)
+        missing += [f"{verb} {option}" for option in options if option not in manual(f"anykvm-{verb}.1")]
+    with open(os.path.join(root, "src/kvm/options.c"), encoding="utf-8") as f:
+        options = re.findall(r'^\t\{ "([a-z-]+)", \w+_values,', f.read(), re.M)
+    missing += [option for option in options if f"{option}=" not in manual("anykvm.1")]
+    if not options:
+        missing.append("the library's options themselves")
+    return f"not in the manual: {', '.join(missing)}" if missing else None
+
+
 def main():
     anykvm, library, static, codes = sys.argv[1:5]
     environment = {"LD_PRELOAD": ""}
@@ -147,6 +168,7 @@ def main():
             ("doctor -- a missing program", lambda: check_doctor(anykvm, ["--", "no-such-program"], 3)),
             ("explain lists", lambda: want([anykvm, "explain"], 0, "AK001 .*AK003 ")),
             ("every code", lambda: check_codes(anykvm, codes)),
+            ("every option is in a manual", lambda: check_manuals(anykvm, os.path.join(os.path.dirname(codes), "../.."))),
             ("installed, and without the library", lambda: check_installed(anykvm, library)),
         ]
         for verb in ("exec", "env", "doctor", "explain"):
