@@ -8,6 +8,7 @@
 #include "cpu/x86/control.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/xstate.h"
+#include "../image.h"
 #include "end.h"
 
 #define STREAM_MS 10 /* of processor time: the machine may have other work */
@@ -150,25 +151,11 @@ bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n
 
 static char difference[120];
 
-/* A component that the header calls initial may hold anything; FIP, FDP and FOP are the host's. */
+/* FIP, FDP and FOP are the host's. */
 static void vectors_complete(const struct end *e, u8 *x)
 {
-	const struct xstate_layout *l = xstate_layout();
-	u64 bv;
-
 	memcpy(x, e->xsave, X86_XSAVE_MAX);
-	memcpy(&bv, x + XS_BV, 8);
-	if (!(bv & XC_X87)) {
-		memset(x, 0, XS_MXCSR);
-		memset(x + XS_ST, 0, 128);
-		x[0] = FCW_INIT & 0xff;
-		x[1] = FCW_INIT >> 8;
-	}
-	if (!(bv & XC_SSE))
-		memset(x + XS_XMM, 0, 256);
-	for (unsigned i = 2; i < XC_COUNT; i++)
-		if (!(bv >> i & 1))
-			memset(x + l->offset[i], 0, l->size[i]);
+	image_complete(x, ~0ull);
 	memset(x + 6, 0, XS_MXCSR - 6);
 	memset(x + XS_MXCSR + 4, 0, 4);
 	memset(x + XS_HEADER, 0, XS_EXTENDED - XS_HEADER);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cpu/x86/xstate.h"
+#include "../image.h"
 #include "insn.h"
 
 #define ALL_GPR		0xffffu
@@ -105,26 +106,6 @@ static bool gprs_differ(const struct testcase *c, const struct outcome *a, const
 	return bad;
 }
 
-/* A component that the header calls initial may hold anything: give it its initial value. */
-static void complete(u8 *x)
-{
-	const struct xstate_layout *l = xstate_layout();
-	u64 bv;
-
-	memcpy(&bv, x + XS_BV, 8);
-	if (!(bv & XC_X87)) {
-		memset(x, 0, XS_MXCSR);
-		memset(x + XS_ST, 0, 128);
-		x[0] = FCW_INIT & 0xff;
-		x[1] = FCW_INIT >> 8;
-	}
-	if (!(bv & XC_SSE))
-		memset(x + XS_XMM, 0, 256);
-	for (unsigned i = 2; i < XC_COUNT; i++)
-		if (state_mask >> i & 1 && !(bv >> i & 1))
-			memset(x + l->offset[i], 0, l->size[i]);
-}
-
 static u64 get(const u8 *p, unsigned n)
 {
 	u64 v = 0;
@@ -192,8 +173,8 @@ static bool vectors_differ(const struct outcome *native, const struct outcome *g
 
 	memcpy(a, native->st.xsave, 2816);
 	memcpy(b, guest->st.xsave, 2816);
-	complete(a);
-	complete(b);
+	image_complete(a, state_mask);
+	image_complete(b, state_mask);
 	bad = x87 && x87_differs(a, b, f);
 	bad |= differ(f, "mxcsr", get(a + XS_MXCSR, 4), get(b + XS_MXCSR, 4));
 	bad |= component_differs(a, b, "xmm", 16, XS_XMM, 256, f);
