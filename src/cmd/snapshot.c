@@ -13,10 +13,15 @@
 #include "vmm/status.h"
 
 struct snapshot_options {
-	bool json;
+	bool json, follow;
+	const char *base;
 };
 
 static const struct args_row rows[] = {
+	{ "base", 0, args_text, offsetof(struct snapshot_options, base), "FILE",
+	  "write only what changed since this snapshot of the VM" },
+	{ "follow", 0, NULL, offsetof(struct snapshot_options, follow), NULL,
+	  "let the VM remember what it writes from here on, for --base" },
 	{ "json", 0, NULL, offsetof(struct snapshot_options, json), NULL,
 	  "the report as one line of JSON on stdout" },
 };
@@ -26,7 +31,9 @@ static int help(void)
 {
 	printf("usage: anykvm snapshot NAME FILE [OPTIONS]\n\n"
 	       "The VM that 'anykvm run --name NAME' has started writes its memory and state to\n"
-	       "FILE, and runs on. FILE is there whole or not at all; Ctrl-C cancels.\n\n");
+	       "FILE, and runs on. FILE is there whole or not at all; Ctrl-C cancels. An increment "
+	       "(--base)\n"
+	       "needs its base in the same folder, or where it was, to be restored.\n\n");
 	args_help(&table, stdout);
 	printf("\nExit status: 0 written, 1 refused or failed, 2 usage, or there is no such VM.\n");
 	return STATUS_OK;
@@ -50,8 +57,9 @@ static int path_absolute(char *out, size_t room, const char *path, struct why *w
 int cmd_snapshot(int argc, char **argv)
 {
 	const char *words[2] = { NULL, NULL };
-	struct snapshot_options o = { false };
-	char path[PATH_MAX];
+	struct snapshot_options o = { .base = NULL };
+	char path[PATH_MAX], base[PATH_MAX];
+	json_t *arguments;
 	struct why why;
 	int r = args_parse(&table, argc, argv, &o, words, 2, &why);
 
@@ -62,9 +70,14 @@ int cmd_snapshot(int argc, char **argv)
 			    "snapshot needs a name and a file; write anykvm snapshot NAME FILE");
 	if (r >= 0)
 		r = path_absolute(path, sizeof(path), words[1], &why);
+	if (r >= 0 && o.base)
+		r = path_absolute(base, sizeof(base), o.base, &why);
 	if (r < 0) {
 		say("%s", why.text);
 		return STATUS_USAGE;
 	}
-	return progress_run(words[0], "snapshot", json_pack("{s:s}", "file", path), o.json);
+	arguments = json_pack("{s:s,s:b}", "file", path, "follow", o.follow);
+	if (o.base)
+		json_object_set_new(arguments, "base", json_string(base));
+	return progress_run(words[0], "snapshot", arguments, o.json);
 }

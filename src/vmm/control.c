@@ -56,6 +56,7 @@ void control_attach(struct control *c, const struct control_machine *machine)
 {
 	pthread_mutex_lock(&c->lock);
 	c->machine = *machine;
+	c->machine.follow = &c->follow;
 	c->is_attached = true;
 	c->machines++;
 	pthread_mutex_unlock(&c->lock);
@@ -66,6 +67,7 @@ void control_detach(struct control *c)
 	pthread_mutex_lock(&c->lock);
 	c->is_attached = false;
 	c->is_frozen = false;
+	follow_end(&c->follow);
 	pthread_mutex_unlock(&c->lock);
 	input_allow(c, true);
 }

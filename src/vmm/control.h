@@ -11,6 +11,7 @@
 #include "vmm/config.h"
 #include "vmm/dev/state.h"
 #include "vmm/devices.h"
+#include "vmm/follow.h"
 #include "vmm/gate.h"
 #include "vmm/machine.h"
 #include "vmm/status.h"
@@ -34,6 +35,7 @@ struct control_machine {
 	struct devices *devices;
 	const struct device *chips[CONTROL_CHIPS_MAX];
 	unsigned chip_count;
+	struct follow *follow; /* the control's */
 };
 
 struct control {
@@ -42,6 +44,7 @@ struct control {
 	pthread_mutex_t turn; /* before lock, for a moment */
 	pthread_mutex_t lock; /* the machine stays meanwhile */
 	struct control_machine machine;
+	struct follow follow;
 	bool is_attached;
 	u64 machines;	/* attached so far: the serial number of this one */
 	bool is_frozen; /* under lock */

@@ -119,18 +119,35 @@ static const char *only_string(json_t *arguments, const char *key, struct why *w
 	return NULL;
 }
 
+/* A path of @arguments: 1, or 0 if it has not that key. */
+static int path_take(char out[4096], json_t *arguments, const char *key, struct why *why)
+{
+	const char *text = json_string_value(json_object_get(arguments, key));
+
+	if (!json_object_get(arguments, key))
+		return 0;
+	if (!text || text[0] != '/' || strlen(text) >= 4096)
+		return why_set(why, EINVAL, "\"%s\" is an absolute path, and not too long", key);
+	memcpy(out, text, strlen(text) + 1);
+	return 1;
+}
+
 static int snapshot(void *owner, json_t *arguments, json_t **result, struct why *why)
 {
-	const char *file = only_string(arguments, "file", why);
-	struct move_options options = { .target = "" };
+	json_t *follow = json_object_get(arguments, "follow");
+	struct move_options options = { .follow = json_is_true(follow) };
 	struct manage *m = owner;
+	int file = path_take(options.target, arguments, "file", why);
+	int base = file < 0 ? file : path_take(options.base, arguments, "base", why);
 
 	(void)result;
-	if (!file)
-		return -EINVAL;
-	if (file[0] != '/' || strlen(file) >= sizeof(options.target))
-		return why_set(why, EINVAL, "\"file\" is an absolute path, and not too long");
-	memcpy(options.target, file, strlen(file) + 1);
+	if (base < 0)
+		return base;
+	if (!file || (follow && !json_is_boolean(follow)) ||
+	    (int)json_object_size(arguments) != file + base + !!follow)
+		return why_set(why, EINVAL,
+			       "this command takes the string \"file\", and if wished the string "
+			       "\"base\" and the boolean \"follow\"");
 	return job_start(&m->job, "snapshot", snapshot_take, &options, why);
 }
 

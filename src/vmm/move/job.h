@@ -45,8 +45,10 @@ struct move_options {
 	char target[4096]; /* a path, a URI */
 	u64 max_bandwidth; /* bytes per second; 0: none */
 	u64 downtime_us;
-	u64 timeout_us; /* 0: none */
-	bool force;	/* after the timeout: stop the machine; else cancel */
+	u64 timeout_us;	 /* 0: none */
+	char base[4096]; /* of a snapshot that is an increment; empty: it is whole */
+	bool follow;	 /* of a snapshot: an increment to it will come */
+	bool force;	 /* after the timeout: stop the machine; else cancel */
 	bool verify;
 	struct measure *measure; /* of measure_run() */
 };

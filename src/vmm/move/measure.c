@@ -92,7 +92,7 @@ int measure_run(struct move_job *j, struct why *why)
 
 	if (!machine)
 		return job_ended(why);
-	r = pages_start(&pages, machine, why);
+	r = pages_start(&pages, machine, false, why);
 	if (r == 0) {
 		pthread_mutex_lock(&m->lock);
 		m->slot_pages[0] = machine->ram->low >> PAGE_SHIFT;

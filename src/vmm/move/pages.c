@@ -19,7 +19,7 @@ static void all_set(struct pages *p)
 		p->todo[words(p) - 1] = BIT_ULL(p->count % 64) - 1;
 }
 
-int pages_start(struct pages *p, const struct control_machine *m, struct why *why)
+int pages_start(struct pages *p, const struct control_machine *m, bool followed, struct why *why)
 {
 	int r;
 
@@ -36,9 +36,15 @@ int pages_start(struct pages *p, const struct control_machine *m, struct why *wh
 		pages_stop(p);
 		return r;
 	}
-	for (u64 page = 0; page < p->count; page += 64)
-		ram_marks_take(m->ram, page);
-	all_set(p);
+	/* What was written before belongs to who follows; for this one the log begins here. */
+	if (pages_harvest(p, why) < 0) {
+		pages_stop(p);
+		return -EIO;
+	}
+	if (followed)
+		memcpy(p->todo, m->follow->written, words(p) * sizeof(u64));
+	else
+		all_set(p);
 	return 0;
 }
 
@@ -46,7 +52,7 @@ void pages_stop(struct pages *p)
 {
 	struct why why;
 
-	if (p->m)
+	if (p->m && !p->m->follow->written)
 		machine_log_dirty(p->m->machine, false, &why);
 	free(p->todo);
 	free(p->log);
@@ -66,7 +72,11 @@ s64 pages_harvest(struct pages *p, struct why *why)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < words(p); i++) {
-		p->todo[i] |= p->log[i] | ram_marks_take(ram, i * 64);
+		const u64 bits = p->log[i] | ram_marks_take(ram, i * 64);
+
+		if (p->m->follow->written)
+			p->m->follow->written[i] |= bits;
+		p->todo[i] |= bits;
 		left += (u64)__builtin_popcountll(p->todo[i]);
 	}
 	return (s64)left;

@@ -16,8 +16,11 @@ struct pages {
 	u64 count; /* of pages */
 };
 
-/* Held. Logging is on from here on, and every page is to be taken. 0 or -errno with one line. */
-int pages_start(struct pages *p, const struct control_machine *m, struct why *why);
+/*
+ * Held. Logging is on from here on, and every page is to be taken; @followed: only those that were written since the snapshot that is
+ * followed. 0 or -errno with one line.
+ */
+int pages_start(struct pages *p, const struct control_machine *m, bool followed, struct why *why);
 void pages_stop(struct pages *p); /* also one of zeros */
 
 /* Held. Adds what was written; the number of pages to be taken now, or -errno. */

@@ -278,7 +278,7 @@ static int hello(struct send *s, struct why *why)
 	m = hold(s, why);
 	if (!m)
 		return -ECANCELED;
-	r = pages_start(&s->pages, m, why);
+	r = pages_start(&s->pages, m, false, why);
 	control_release(s->job->control);
 	return r;
 }

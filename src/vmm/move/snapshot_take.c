@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A snapshot of a machine that runs: its memory is written while it does, and what it wrote last is copied while it stands. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,8 @@ struct take {
 	struct snapshot_writer writer;
 	char *description;
 	struct control_state state;
+	struct snapshot_identity base;
+	bool began_to_follow;
 	u64 *copied; /* numbers of the last pages */
 	u8 *copies;
 	u64 copied_count, copy_room;
@@ -35,8 +38,34 @@ static const struct control_machine *hold(struct take *t, struct why *why)
 	return m;
 }
 
+/* The base is a whole snapshot, and the one since which this machine knows what it wrote. */
+static int base_check(struct take *t, const struct follow *f, struct why *why)
+{
+	const char *path = t->job->options.base;
+	struct snapshot base;
+	int r;
+
+	if (!f->written)
+		return why_set(why, EINVAL,
+			       "what this VM has written since '%.200s' is not known; take the "
+			       "base with --follow",
+			       path);
+	r = snapshot_open(&base, path, why);
+	if (r < 0)
+		return r;
+	t->base = snapshot_identity_of(&base);
+	snapshot_close(&base);
+	if (memcmp(t->base.identity, f->identity, sizeof(f->identity)) == 0 &&
+	    t->base.crc == f->crc)
+		return 0;
+	return why_set(why, EINVAL,
+		       "what this VM has written is known since '%.200s', not since '%.200s'",
+		       f->path, path);
+}
+
 static int begin(struct take *t, struct why *why)
 {
+	const bool is_increment = t->job->options.base[0];
 	const struct control_machine *m = hold(t, why);
 	int r;
 
@@ -48,10 +77,12 @@ static int begin(struct take *t, struct why *why)
 		r = t->description ? 0 : -EIO;
 	}
 	if (r == 0)
-		r = snapshot_begin(&t->writer, t->job->options.target, m->ram->size, NULL, NULL,
-				   why);
+		r = is_increment ? base_check(t, m->follow, why) : 0;
 	if (r == 0)
-		r = pages_start(&t->pages, m, why);
+		r = snapshot_begin(&t->writer, t->job->options.target, m->ram->size,
+				   is_increment ? &t->base : NULL, t->job->options.base, why);
+	if (r == 0)
+		r = pages_start(&t->pages, m, is_increment, why);
 	control_release(t->job->control);
 	return r;
 }
@@ -144,6 +175,42 @@ static int last_copy(struct take *t, struct why *why)
 	return r;
 }
 
+/* The machine stands: what it writes from here on is followed, if it was not before. */
+static int follow_now(struct take *t, struct why *why)
+{
+	const struct control_machine *m = t->pages.m;
+
+	if (!t->job->options.follow || m->follow->written)
+		return 0;
+	t->began_to_follow = follow_begin(m->follow, t->pages.count);
+	return t->began_to_follow ? 0 : why_set(why, ENOMEM, "no memory for the pages to follow");
+}
+
+/*
+ * The file is there: what was taken out of the log up to the moment when the machine stood is in it, and nothing was taken out
+ * since. If it failed, what was followed before goes on to be.
+ */
+static void follow_settle(struct take *t, bool is_whole)
+{
+	const struct control_machine *m = control_hold(t->job->control);
+	const struct move_options *o = &t->job->options;
+	struct why why;
+
+	if (!m)
+		return;
+	if (is_whole && m->follow->written && (o->follow || o->base[0])) {
+		memset(m->follow->written, 0,
+		       ((m->ram->size >> PAGE_SHIFT) + 63) / 64 * sizeof(u64));
+		memcpy(m->follow->identity, t->writer.identity.identity, SNAPSHOT_IDENTITY);
+		m->follow->crc = t->writer.identity.crc;
+		snprintf(m->follow->path, sizeof(m->follow->path), "%s", o->target);
+	} else if (!is_whole && t->began_to_follow) {
+		follow_end(m->follow);
+		machine_log_dirty(m->machine, false, &why);
+	}
+	control_release(t->job->control);
+}
+
 static int still(struct take *t, struct why *why)
 {
 	struct move_info *info = &t->job->info;
@@ -162,6 +229,8 @@ static int still(struct take *t, struct why *why)
 	}
 	stopped = move_now_us();
 	r = last_copy(t, why);
+	if (r == 0)
+		r = follow_now(t, why);
 	copied = move_now_us();
 	if (r == 0)
 		r = control_save(control, &t->state, why);
@@ -207,6 +276,7 @@ int snapshot_take(struct move_job *j, struct why *why)
 		return why_set(why, ENOMEM, "no memory for a snapshot");
 	t->job = j;
 	r = take_all(t, why);
+	follow_settle(t, r == 0);
 	snapshot_abort(&t->writer);
 	/* The machine may be gone: then its log is, too. */
 	if (!control_hold(j->control))
