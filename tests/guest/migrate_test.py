@@ -75,6 +75,20 @@ def record(kind, **values):
             f.write(json.dumps({"kind": kind, **values}) + "\n")
 
 
+class Progress:
+    """How long each takes in a long run, and how long the rest will."""
+
+    def __init__(self, what, wanted):
+        self.what, self.wanted, self.began, self.count = what, wanted, time.monotonic(), 0
+
+    def tell(self, done):
+        self.count += 1
+        each = (time.monotonic() - self.began) / self.count
+        if self.wanted >= 10 and self.count % 10 == 0:
+            print(f"# {done} of {self.wanted} {self.what}, {each:.1f} s each, {each * (self.wanted - done) / 60:.0f} min left",
+                  flush=True)
+
+
 def wait_for(what, seconds=TIMEOUT):
     end = time.monotonic() + seconds
     while not what():
@@ -118,6 +132,7 @@ def check_to_and_fro():
         uris = [f"unix:{folder}/wire", f"tcp:127.0.0.1:{port.getsockname()[1]}"]
         port.close()
         here = source(folder)
+        progress = Progress("migrations", MIGRATIONS)
         try:
             # On a machine that is busy with something else the guest may be too slow: those do not count.
             while sum(r["full"] for r in done) < MIGRATIONS and tried < 4 * MIGRATIONS:
@@ -147,6 +162,7 @@ def check_to_and_fro():
                     return f"after migration {n}: {problem}"
                 record("migration", **row)
                 done.append(row)
+                progress.tell(sum(r["full"] for r in done))
         finally:
             here.__exit__()
     full = [r for r in done if r["full"]]
@@ -335,6 +351,7 @@ def check_cuts():
     rng.seed(guestlib.seed() + sum(counts.values()))
     with tempfile.TemporaryDirectory() as folder:
         here = source(folder)
+        progress = Progress("cuts", CUTS)
         try:
             while sum(counts.values()) < CUTS:
                 n = sum(counts.values()) + 1
@@ -343,6 +360,7 @@ def check_cuts():
                     here, cut, problem = one_cut(folder, here, n, rng, counts)
                     if problem:
                         return problem
+                progress.tell(sum(counts.values()))
         finally:
             here.__exit__()
     print("# cuts: " + ", ".join(f"{where}: {outcome} {n}" for (where, outcome), n in sorted(counts.items())))
