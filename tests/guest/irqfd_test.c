@@ -28,13 +28,14 @@
 	"movl $0x24, 0xfec00000; movl $0x8060, 0xfec00010; movl $0x25, 0xfec00000; movl $0, "      \
 	"0xfec00010\n"
 
-/* Every interrupt is an exit of its stub; the EOI comes after, and none comes between the EOI and HLT. */
-GUEST(serve, 32, APIC_ON PIN_ON "1: sti; hlt; cli; movl $0, 0xfee000b0; jmp 1b");
-/* The same without ever sleeping. */
-GUEST(serve_busy, 32, APIC_ON PIN_ON "sti; 1: movl $0, 0xfee000b0; pause; jmp 1b");
-/* One write to a port tells that all is set up. */
+/*
+ * One write to a port tells that all is set up: what comes before is lost, as on any APIC that is off. Then every interrupt is
+ * an exit of its stub; the EOI comes after, and none comes between the EOI and HLT.
+ */
 GUEST(ready_serve, 32,
       APIC_ON PIN_ON "out %al, $0xf0; 1: sti; hlt; cli; movl $0, 0xfee000b0; jmp 1b");
+/* The same without ever sleeping. */
+GUEST(ready_busy, 32, APIC_ON PIN_ON "out %al, $0xf0; sti; 1: movl $0, 0xfee000b0; pause; jmp 1b");
 
 static int event(void)
 {
@@ -188,9 +189,10 @@ static void edges(void)
 		route_msi(&vm);
 		vm_enter(&vm, VM_PM32, 0);
 		if (i)
-			VM_LOAD(&vm, VM_CODE, serve_busy);
+			VM_LOAD(&vm, VM_CODE, ready_busy);
 		else
-			VM_LOAD(&vm, VM_CODE, serve);
+			VM_LOAD(&vm, VM_CODE, ready_serve);
+		CHECK_EXIT(&vm, KVM_EXIT_IO);
 		irqfd(&vm, msi, 30, 0, 0);
 		edges_of(&vm, msi, VECTOR_MSI);
 		irqfd(&vm, msi, 30, KVM_IRQFD_FLAG_DEASSIGN, 0);
