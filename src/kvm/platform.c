@@ -11,6 +11,7 @@
 
 #include "base/probe.h"
 #include "cpu/x86/cpuid.h"
+#include "cpu/x86/mode.h"
 #include "cpu/x86/msr.h"
 #include "kvm/kvm.h"
 
@@ -27,9 +28,8 @@
 #define APICBASE_EN	  BIT_ULL(11)
 
 #define LOG_LINES_PER_SECOND 10
-#define MSI_ADDRESS	     0xfee00000ull
-#define MSI_ID_SHIFT	     12
-#define ICR_MODE_VECTOR	     0x7ffu
+#define ICR_LOGICAL	     BIT(11)
+#define ICR_SHORTHAND	     (3u << 18)
 
 #define PV_LEAF_LAST 0x4000ff00u
 #define PV_LEAF_STEP 0x100
@@ -313,19 +313,21 @@ static void kick_cpu(struct vcpu *v, u32 apic_id)
 	vcpu_kick(target);
 }
 
-/* KVM_HC_SEND_IPI: a bitmap of 128 APIC IDs from @min; returns how many took it. */
-static u64 send_ipi(struct vcpu *v, const u64 bitmap[2], u64 min, u64 icr)
+/* KVM_HC_SEND_IPI: bitmaps of APIC IDs from @min on, each as wide as the caller's registers; how many took it. */
+static u64 send_ipi(struct vcpu *v, const u64 bitmap[2], u32 min, u32 icr)
 {
+	const unsigned width = x86_is_64(v->cpu) ? 64 : 32;
 	u64 count = 0;
 
-	for (unsigned i = 0; i < 128; i++) {
-		u64 id = min + i;
+	if (!v->lapic)
+		return -(u64)EOPNOTSUPP;
+	if (icr & (ICR_LOGICAL | ICR_SHORTHAND))
+		return -(u64)KVM_EINVAL;
+	for (unsigned i = 0; i < 2 * width; i++) {
+		const u32 id = min + i;
 
-		if (!(bitmap[i / 64] >> (i % 64) & 1) || id > 0xfe)
-			continue;
-		if (irqchip_msi(v->vm->irqchip, MSI_ADDRESS | id << MSI_ID_SHIFT,
-				icr & ICR_MODE_VECTOR) > 0)
-			count++;
+		if (id >= min && bitmap[i / width] >> i % width & 1)
+			count += (u64)irqchip_ipi(v->vm->irqchip, id, icr);
 	}
 	return count;
 }
@@ -349,8 +351,8 @@ static enum x86_status platform_hypercall(void *owner, u64 nr, const u64 arg[4],
 	} else if (nr == KVM_HC_KICK_CPU && pv_offered(v, KVM_FEATURE_PV_UNHALT)) {
 		kick_cpu(v, arg[1]);
 		*result = 0;
-	} else if (nr == KVM_HC_SEND_IPI && pv_offered(v, KVM_FEATURE_PV_SEND_IPI)) {
-		*result = send_ipi(v, arg, arg[2], arg[3]);
+	} else if (nr == KVM_HC_SEND_IPI && vcpu_pv_has(v, KVM_FEATURE_PV_SEND_IPI)) {
+		*result = send_ipi(v, arg, (u32)arg[2], (u32)arg[3]);
 	} else if (nr == KVM_HC_SCHED_YIELD && vcpu_pv_has(v, KVM_FEATURE_PV_SCHED_YIELD)) {
 		sched_yield(); /* whoever should run instead is a thread too */
 		*result = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Split interrupt controllers, task priority with user space, HLT without exit, PV EOI and steal time. */
+/* Split interrupt controllers, task priority with user space, HLT without exit, PV EOI, steal time, TLB flushes, IPIs and kicks by hypercall. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -314,10 +314,171 @@ static void steal_time(void)
 	vm_destroy(&vm);
 }
 
+/* The user page 0x30000 is read, then again after an exit. */
+GUEST(read_twice, 64,
+      "1: mov 0x30000, %ebx; out %al, $0xf0; mov 0x30000, %ecx; out %al, $0xf1; jmp 1b");
+
+/* While a vCPU is marked as preempted, another may leave its flush in the mark. */
+static void pv_tlb_flush(void)
+{
+	struct steal *s;
+	struct vm vm;
+
+	vm_make(&vm, VM_IRQCHIP);
+	VM_START(&vm, VM_LONG, 0, read_twice);
+	vm_msr(&vm, MSR_STEAL_TIME, CELL | 1);
+	s = (struct steal *)(vm.ram + CELL);
+	vm_poke(&vm, 0x40000, 1, 4);
+	vm_poke(&vm, 0x41000, 2, 4);
+	*vm_pte(&vm, 0x30000) = 0x40067;
+	CHECK_EXIT(&vm, KVM_EXIT_IO);
+	CHECK_EQ(s->preempted, 0); /* an exit is no preemption */
+	*vm_pte(&vm, 0x30000) = 0x41067;
+	s->preempted = 1 | 2;
+	CHECK_EXIT(&vm, KVM_EXIT_IO);
+	CHECK_EQ(vm_regs(&vm).rbx, 1);
+	CHECK_EQ(vm_regs(&vm).rcx, 2);
+	CHECK_EQ(s->preempted, 0);
+	vm_destroy(&vm);
+}
+
+/* A hypercall by RAX, RBX, RCX, RDX, RSI as the test sets them, again and again. */
+GUEST(calls32, 32, APIC_ON "1: out %al, $0xf0; vmmcall; out %al, $0xf1; jmp 1b");
+GUEST(calls, 32, "1: out %al, $0xf0; vmmcall; out %al, $0xf1; jmp 1b");
+GUEST(calls64, 64, "1: out %al, $0xf0; vmmcall; out %al, $0xf1; jmp 1b");
+GUEST(sleeper, 32,
+      APIC_ON "1: out %al, $0xf0; sti; hlt; cli; movl $0, 0xfee000b0; out %al, $0xf1; jmp 1b");
+GUEST(sleeper64, 64,
+      "mov $0x1b, %ecx; rdmsr; or $0xc00, %eax; wrmsr; mov $0x80f, %ecx; mov $0x1ff, %eax; xor "
+      "%edx, %edx; wrmsr\n"
+      "1: out %al, $0xf0; sti; hlt; cli; out %al, $0xf1; jmp 1b");
+GUEST(sleeper_cli, 32, APIC_ON "1: out %al, $0xf0; cli; hlt; out %al, $0xf1; jmp 1b");
+
+static void expect_port(struct vm *vm, unsigned port, const char *where)
+{
+	check_exit(vm, KVM_EXIT_IO, where);
+	if (vm->run->io.port != port)
+		check_failed(where, "port %x, expected %x", vm->run->io.port, port);
+}
+
+static int64_t hypercall(struct vm *vm, uint64_t nr, uint64_t b, uint64_t c, uint64_t d, uint64_t s)
+{
+	struct kvm_regs r;
+
+	expect_port(vm, 0xf0, VM_HERE);
+	r = vm_regs(vm);
+	r.rax = nr;
+	r.rbx = b;
+	r.rcx = c;
+	r.rdx = d;
+	r.rsi = s;
+	vm_set_regs(vm, &r);
+	expect_port(vm, 0xf1, VM_HERE);
+	r = vm_regs(vm);
+	return vm->mode == VM_LONG ? (int64_t)r.rax : (int32_t)r.rax;
+}
+
+#define HC_KICK	     5
+#define HC_IPI	     10
+#define OTHER	     40 /* APIC ID of the second vCPU: in the second bitmap of 32-bit code */
+#define ENOSYS_GUEST 1000
+
+/* Two vCPUs in @mode, the second one about to sleep. */
+static void two_start(struct vm *vm, struct vm *other, enum vm_mode mode, const uint8_t *code,
+		      size_t size, const uint8_t *sleeping, size_t sleeping_size)
+{
+	struct kvm_mp_state running = { KVM_MP_STATE_RUNNABLE };
+
+	vm_make(vm, VM_IRQCHIP);
+	vm_add_cpu(other, vm, OTHER);
+	vm_enter(vm, mode, 0);
+	vm_cpu_enter(other, mode, 0);
+	other->mode = mode;
+	vm_load(vm, VM_CODE, code, size);
+	vm_load(vm, VM_CODE + 0x1000, sleeping, sleeping_size);
+	vm_jump(other, VM_CODE + 0x1000);
+	vm_ioctl(other, other->vcpu, KVM_SET_MP_STATE, (unsigned long)&running);
+	expect_port(other, 0xf0, VM_HERE); /* its APIC is on */
+}
+#define TWO_START(vm, other, mode, code, sleeping)                                                 \
+	two_start(vm, other, mode, code, code##_end - code, sleeping, sleeping##_end - sleeping)
+
+static void two_end(struct vm *vm, struct vm *other)
+{
+	vm_drop_cpu(other);
+	vm_destroy(vm);
+}
+
+static void pv_ipi_32(void)
+{
+	struct vm vm, other;
+
+	TWO_START(&vm, &other, VM_PM32, calls32, sleeper);
+	/* The second bitmap begins 32 IDs behind the first. */
+	CHECK_EQ(hypercall(&vm, HC_IPI, 0, 1u << (OTHER - 32), 0, VECTOR), 1);
+	expect_port(&other, VECTOR, VM_HERE);
+	expect_port(&other, 0xf1, VM_HERE);
+	expect_port(&other, 0xf0, VM_HERE);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 1u << 3, 0, OTHER - 3, VECTOR + 1), 1);
+	expect_port(&other, VECTOR + 1, VM_HERE);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 1u << 4, 1, OTHER, VECTOR), 0);
+	CHECK_EQ(hypercall(&vm, HC_IPI, ~0u, ~0u, ~0u, VECTOR), 0);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 1, 0, OTHER, VECTOR | 0x800), -EINVAL);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 1, 0, OTHER, VECTOR | 0x40000), -EINVAL);
+	two_end(&vm, &other);
+}
+
+static void pv_ipi_64(void)
+{
+	struct vm vm, other;
+
+	TWO_START(&vm, &other, VM_LONG, calls64, sleeper64);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 1ull << OTHER, 0, 0, VECTOR), 1);
+	expect_port(&other, VECTOR, VM_HERE);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 0, 1ull << OTHER, 0, VECTOR), 0);
+	two_end(&vm, &other);
+}
+
+/* What CPUID does not offer is no hypercall, once user space says that CPUID counts. */
+static void pv_enforced(void)
+{
+	struct kvm_enable_cap e = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = { 1 } };
+	struct kvm_cpuid2 none = { .nent = 0 };
+	struct vm vm;
+
+	vm_make(&vm, VM_IRQCHIP);
+	CHECK_EQ(vm_ioctl(&vm, vm.vcpu, KVM_ENABLE_CAP, (unsigned long)&e), 0);
+	CHECK_EQ(vm_ioctl(&vm, vm.vcpu, KVM_SET_CPUID2, (unsigned long)&none), 0);
+	VM_START(&vm, VM_PM32, 0, calls);
+	CHECK_EQ(hypercall(&vm, HC_IPI, 1, 0, 0, VECTOR), -ENOSYS_GUEST);
+	CHECK_EQ(hypercall(&vm, HC_KICK, 0, 0, 0, 0), -ENOSYS_GUEST);
+	vm_destroy(&vm);
+}
+
+/* A kick ends HLT without an interrupt; one that comes before is kept. */
+static void pv_kick(void)
+{
+	struct vm vm, other;
+
+	TWO_START(&vm, &other, VM_PM32, calls32, sleeper_cli);
+	CHECK_EQ(hypercall(&vm, HC_KICK, 0, OTHER, 0, 0), 0);
+	expect_port(&other, 0xf1, VM_HERE);
+	expect_port(&other, 0xf0, VM_HERE);
+	CHECK_EQ(hypercall(&vm, HC_KICK, 0, OTHER + 1, 0, 0), 0); /* nobody: no error */
+	CHECK_EQ(hypercall(&vm, HC_KICK, 0, OTHER, 0, 0), 0);
+	expect_port(&other, 0xf1, VM_HERE);
+	two_end(&vm, &other);
+}
+
 VM_TESTS({ .name = "split, EOI exits", .run = split_eoi },
 	 { .name = "split, user space's PIC", .run = split_extint },
 	 { .name = "CR8 lowered without APIC", .run = set_tpr },
 	 { .name = "TPR access reports", .run = tpr_reports },
 	 { .name = "APIC page in memory", .run = vapic },
 	 { .name = "HLT without exit", .run = hlt_stays }, { .name = "PV EOI", .run = pv_eoi_bit },
-	 { .name = "steal time", .run = steal_time, .seconds = 40 });
+	 { .name = "steal time", .run = steal_time, .seconds = 40 },
+	 { .name = "PV TLB flush", .run = pv_tlb_flush },
+	 { .name = "IPIs by hypercall, 32-bit", .run = pv_ipi_32 },
+	 { .name = "IPIs by hypercall, 64-bit", .run = pv_ipi_64 },
+	 { .name = "hypercalls that CPUID does not offer", .run = pv_enforced },
+	 { .name = "kick by hypercall", .run = pv_kick });

@@ -237,6 +237,7 @@ void lapics_refresh(struct irqchip *chip);
 /* deliver.c */
 int irq_deliver(struct irqchip *chip, const struct lapic *source, const struct irq_message *msg);
 int irq_deliver_msi(struct irqchip *chip, u64 address, u32 data);
+int irq_deliver_physical(struct irqchip *chip, u32 id, u32 icr); /* see irqchip_ipi() */
 void irq_deliver_upcall(struct irqchip *chip, const struct irq_upcall *up);
 bool irq_msi_reaches(const struct lapic *l, u64 address, u32 data);
 void irq_deliver_icr(struct lapic *source, u32 low, u32 high);

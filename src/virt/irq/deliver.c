@@ -118,6 +118,25 @@ int irq_deliver(struct irqchip *chip, const struct lapic *source, const struct i
 	return r < 0 && !multi ? 0 : r;
 }
 
+int irq_deliver_physical(struct irqchip *chip, u32 id, u32 icr)
+{
+	const struct irq_message msg = {
+		.vector = (u8)icr,
+		.mode = icr >> 8 & 7,
+		.level_triggered = icr & APIC_ICR_LEVEL,
+		.assert = icr & APIC_ICR_ASSERT,
+	};
+	int n = 0;
+
+	for (unsigned i = 0; i < chip->nlapics; i++) {
+		struct lapic *l = chip->lapics[i];
+
+		if (l && lapic_hw_enabled(l) && match_physical(l, id))
+			n += lapic_accept(l, &msg);
+	}
+	return n;
+}
+
 /* SDM "Message Address Register Format" and "Message Data Register Format". */
 static struct irq_message msi_message(const struct irqchip *chip, u64 address, u32 data)
 {

@@ -100,6 +100,12 @@ void irqchip_upcall(struct irqchip *chip, const struct irq_upcall *up);
 /* Deliver an MSI (address and data as on the bus). As above; -EINVAL for a bad address with ids32. */
 int irqchip_msi(struct irqchip *chip, u64 address, u32 data);
 
+/*
+ * Deliver vector, mode, level and trigger of an APIC's interrupt command to the APIC with that ID, and to no other: a number that
+ * means all elsewhere is an ID here. The number of those that accepted.
+ */
+int irqchip_ipi(struct irqchip *chip, u32 id, u32 icr);
+
 /* Ports of PIC and ELCR, MMIO of the IOAPIC: 0 handled, 1 not ours. */
 int irqchip_io(struct irqchip *chip, u16 port, void *data, unsigned size, bool is_write);
 int irqchip_mmio(struct irqchip *chip, gpa_t gpa, void *data, unsigned size, bool is_write);

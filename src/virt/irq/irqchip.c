@@ -108,6 +108,16 @@ int irqchip_msi(struct irqchip *chip, u64 address, u32 data)
 	return r;
 }
 
+int irqchip_ipi(struct irqchip *chip, u32 id, u32 icr)
+{
+	int r;
+
+	chip_lock(chip);
+	r = irq_deliver_physical(chip, id, icr);
+	chip_unlock(chip);
+	return r;
+}
+
 void irqchip_pit_nmi(struct irqchip *chip)
 {
 	chip_lock(chip);
