@@ -82,23 +82,25 @@ struct block {
 	bool exact;	  /* flags are kept also where they look dead: it may store into itself */
 	bool tightened;	  /* it was made exact: it stays so */
 	bool needs_flags; /* the arithmetic flags are read before they are written */
-	u16 len;	  /* guest bytes */
+	u8 nnodes;
+	u16 len; /* guest bytes */
 	/* Offsets in the page: it holds for as long as nothing in between is stored to. It straddles: not used. */
 	u16 from, to;
 	u16 ninsns;
 	u16 npc;
+	u16 meta_words;	    /* of 8 bytes, from here on: this block's part of meta */
 	u32 code, code_len; /* offset in the code region; entry with the flags in cpu.aflags */
 	u32 code_room;	    /* for another translation at the same place */
-	u32 meta_room;	    /* bytes of meta from here on that are this block's */
-	u32 nnodes;
-	u32 chain;    /* offset of the entry with the flags in the host, for linked jumps */
-	gpa_t second; /* straddles: gpa of the second page */
+	u32 chain;	    /* offset of the entry with the flags in the host, for linked jumps */
+	gpa_t second;	    /* straddles: gpa of the second page */
 	struct pc_entry *pc;
 	struct page_node *node; /* one for each chunk that it was made from */
 	struct exit_link exit[2];
 	struct exit_link *incoming;
 	struct loop_regs *loop; /* NULL: none */
 } __attribute__((aligned(64)));
+_Static_assert(sizeof(struct block) == 192,
+	       "a boot makes 72,000: each line of the host's cache counts");
 
 #define CHUNK_SHIFT 6 /* a page has 64 chunks of 64 bytes */
 #define CHUNKS	    64

@@ -651,7 +651,7 @@ u64 engine_narrow(struct engine_vcpu *v, struct mem_site *site)
 	u64 code;
 
 	v->narrow = true;
-	v->linking_exact = site->exact;
+	v->linking_exact = site->insn.exact;
 	code = engine_dispatch(v, x86_rip_mask(&v->cpu, v->rip_page + site->insn.page_off));
 	v->narrow = v->linking_exact = false;
 	if (code && v->found && v->found->form == FORM_NARROW)

@@ -120,7 +120,6 @@ enum miss_kind { MISS_HOST0, MISS_DELTA, MISS_WINDOW, MISS_HOST1, MISS_LOOP, MIS
 struct mem_site {
 	struct x86_insn insn; /* first */
 	u64 narrow;	      /* code that runs it where its window crosses the end of the page */
-	bool exact;	      /* it is of an exact block */
 };
 
 #define ITLB_SIZE	 256

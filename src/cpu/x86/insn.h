@@ -68,13 +68,14 @@ struct x86_insn {
 	u8 vvvv;	 /* third operand register */
 	u8 vlen;	 /* vector length in bytes: 16, 32, 64; 0 for none */
 	u8 form;	 /* of the block that the record belongs to (enum block_form) */
+	bool exact;	 /* and whether that keeps all flags */
 	u16 page_off;	 /* of the first byte in its page */
 	s16 window;	 /* the checked address is so far below the operand's */
 	u16 reach; /* bytes from there that other instructions access by the same check; 0: none do */
 	u16 range; /* the engine's cached range that serves it, plus one; 0: none */
+	u16 imm2;  /* ENTER's level, far pointer's selector, EXTRQ's second */
 	s64 disp;  /* displacement or moffs */
 	u64 imm;   /* first immediate, sign-extended as the instruction does; far pointer: offset */
-	u16 imm2;  /* ENTER's level, far pointer's selector, EXTRQ's second */
 };
 
 #endif

@@ -55,6 +55,7 @@ static void record_fill(struct tr *t, unsigned i, struct x86_insn *rec)
 	*rec = t->d[i].insn;
 	rec->page_off = t->off[i];
 	rec->form = t->form;
+	rec->exact = t->b->exact;
 }
 
 void tr_pc_access(struct tr *t, unsigned i, u8 lent)
@@ -87,7 +88,6 @@ struct mem_site *tr_site(struct tr *t, unsigned i)
 	}
 	record_fill(t, i, &site->insn);
 	site->narrow = t->v->stubs.narrow;
-	site->exact = t->b->exact;
 	return site;
 }
 

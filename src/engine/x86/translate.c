@@ -338,7 +338,7 @@ void *tr_alloc(struct tr *t, size_t n)
 {
 	void *p = t->meta;
 
-	n = ALIGN_UP(n, (size_t)16);
+	n = ALIGN_UP(n, (size_t)8);
 	if (n > (size_t)(t->meta_end - t->meta))
 		return NULL;
 	t->meta += n;
@@ -414,7 +414,7 @@ static struct block *emit_again(struct tr *t, struct block *b)
 	struct cache *c = t->c;
 	struct emit stubs = { c->code_w + c->code_used, c->code_w + c->code_size, c->delta, false };
 
-	emit_begin(t, b, b->code_room, b->meta_room);
+	emit_begin(t, b, b->code_room, 8u * b->meta_words);
 	emit_block(t);
 	if (!emit_end(t)) {
 		cache_abandon(c, b);
@@ -453,10 +453,10 @@ static struct block *emit_new(struct tr *t, gpa_t gpa, enum block_form form)
 		return NULL;
 	t->e.p = c->code_w + ALIGN_UP(b->code + (size_t)b->code_len, (size_t)16);
 	b->code_room = t->e.p - c->code_w - b->code;
-	b->meta_room = t->meta - (u8 *)b;
+	b->meta_words = (t->meta - (u8 *)b) / 8;
 	tr_new_stubs(t, &t->e);
 	c->code_used = ALIGN_UP((size_t)(t->e.p - c->code_w), (size_t)16);
-	c->meta_used = used + b->meta_room;
+	c->meta_used = used + 8u * b->meta_words;
 	code_touch(c);
 	return b;
 }
