@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/bounce.h"
 #include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
@@ -295,6 +295,8 @@ static void run_bounce(struct engine_vcpu *v)
 
 	v->stats.bounces++;
 	st = engine_linear(v, &insn, &lin);
+	if (st == X86_OK)
+		st = x86_align_operand(cpu, &insn, lin);
 	if (st == X86_OK && insn.move) {
 		cpu->next_rip = x86_rip_mask(cpu, cpu->rip + insn.len);
 		if (engine_commit(v, &insn, run_move(cpu, &insn, lin)))

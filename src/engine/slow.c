@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The slow paths of translated code: memory misses, helpers, finding the next block. Leaf code. */
 #include "base/probe.h"
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/debug.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/ops.h"
@@ -173,7 +173,8 @@ static void *mem_host(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	if (insn->mask_kind && x86_is_64(cpu) &&
 	    !(is_canonical(cpu, lin) && is_canonical(cpu, lin + insn->memsize - 1)))
 		goto bounce;
-	st = x86_host(cpu, lin, insn->memsize, write ? ACC_WRITE : ACC_READ, &host, &tag, &xl);
+	st = x86_host(cpu, lin, insn->memsize, (write ? ACC_WRITE : ACC_READ) | ACC_UNALIGNED,
+		      &host, &tag, &xl);
 	if (st == X86_OK && host && v->smc &&
 	    ((insn->form <= FORM_CHECKED && v->npending) ||
 	     (insn->form == FORM_FAST && smc_is_near(v)))) {
@@ -290,7 +291,17 @@ void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn)
 		fault(v);
 		return NULL;
 	}
-	return mem_host(v, insn, lin);
+	switch (x86_align_operand(&v->cpu, insn, lin)) {
+	case X86_OK:
+		return mem_host(v, insn, lin);
+	case X86_FULL: /* the mask decides */
+		v->insn = insn;
+		v->reason = LEAVE_BOUNCE;
+		return NULL;
+	default:
+		fault(v);
+		return NULL;
+	}
 }
 
 /* Most are stepped when TF was set before them. These go by TF as they leave it: INT clears it, SYSRET may set it. */

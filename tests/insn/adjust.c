@@ -275,15 +275,15 @@ static void mem_ret(struct start *s, const struct testcase *c, struct rng *r)
 		memcpy(p + i * n, &frame[i], n);
 }
 
-/* Flags that no processor in user mode trips over: TF, AC are left out. */
+/* Flags that no processor in user mode trips over: TF is left out. */
 static void mem_popf(struct start *s, const struct testcase *c, struct rng *r)
 {
-	u8 *p = image_at(s->st.gpr[RSP], 8);
-	u64 v = rng_next(r) & ~(u64)(FL_TF | FL_AC);
+	unsigned n = c->zi.operand_width / 8;
+	u8 *p = image_at(s->st.gpr[RSP], n);
+	u64 v = rng_next(r) & ~(u64)(FL_TF | (rng_chance(r, 70) ? FL_AC : 0));
 
-	(void)c;
 	if (p)
-		memcpy(p, &v, 8);
+		memcpy(p, &v, n);
 }
 
 static void mem_selector(struct start *s, const struct testcase *c, struct rng *r)

@@ -297,6 +297,53 @@ static unsigned of_alignment(const struct run *r)
 	return K_FAULT;
 }
 
+static bool is_checked(const struct run *r)
+{
+	return r->s->st.rflags & FL_AC && r->mem && r->mem->mem.type == ZYDIS_MEMOP_TYPE_MEM;
+}
+
+static bool is_ac(const struct run *r)
+{
+	return r->native->vector == VEC_AC && r->native->rip == r->c->at;
+}
+
+/* What is there, aligned to less than its size: some operands are not asked for, or for less. */
+static unsigned of_ac(const struct run *r)
+{
+	if (!is_checked(r) || !first_is_there(r) || !last_is_there(r))
+		return K_NONE;
+	if (is_ac(r))
+		return K_FAULT;
+	return r->native->vector == -1 && r->size && r->at % r->size ? K_DONE : K_NONE;
+}
+
+static unsigned of_ac_not_there(const struct run *r)
+{
+	return is_checked(r) && is_ac(r) && !(first_is_there(r) && last_is_there(r)) ? K_FAULT
+										     : K_NONE;
+}
+
+static unsigned of_ac_hidden(const struct run *r)
+{
+	return r->s->st.rflags & FL_AC && !r->mem && is_ac(r) ? K_FAULT : K_NONE;
+}
+
+static unsigned of_ac_masked(const struct run *r)
+{
+	if (!is_checked(r) || !is_under_mask(r) || !(r->at & 1))
+		return K_NONE;
+	if (is_ac(r))
+		return K_FAULT;
+	return r->native->vector == -1 && is_zero_mask(r) ? K_SUPPRESSED : K_NONE;
+}
+
+static unsigned of_ac_elements(const struct run *r)
+{
+	if (!(r->s->st.rflags & FL_AC) || !(is_vsib(r, false) || is_vsib(r, true)) || !(r->at & 1))
+		return K_NONE;
+	return is_ac(r) ? K_FAULT : r->native->vector == -1 ? K_DONE : K_NONE;
+}
+
 static unsigned of_first_page(const struct run *r)
 {
 	if (!crosses(r) || first_is_there(r) || !last_is_there(r))
@@ -354,6 +401,11 @@ static struct class
 	{ "#MF deferred into FLDENV or FRSTOR", of_deferred_helper, 0, FAULT, {} },
 	{ "#MF deferred past another helper", of_deferred_past, 0, FAULT, {} },
 	{ "#GP of operands that must be aligned", of_alignment, 0, FAULT, {} },
+	{ "#AC of misaligned operands", of_ac, 0, DONE | FAULT, {} },
+	{ "#AC before what is not there or not writable", of_ac_not_there, 0, FAULT, {} },
+	{ "#AC of stack and strings", of_ac_hidden, 0, FAULT, {} },
+	{ "#AC of vectors under an opmask", of_ac_masked, AVX512, FAULT | SUPPRESSED, {} },
+	{ "no #AC of gathers and scatters", of_ac_elements, AVX, DONE, {} },
 	{ "operands across pages, the first not there", of_first_page, 0, FAULT, {} },
 	{ "operands across pages, the second not there", of_second_page, 0, DONE | FAULT, {} },
 	{ "instructions across pages", of_code_page, 0, DONE | FAULT, {} },

@@ -189,8 +189,10 @@ static u64 pick_address(const struct testcase *c, unsigned size, struct rng *r)
 	u64 data = ARENA + DATA_OFF;
 	unsigned kind = rng_below(r, 100), in = rng_below(r, 2 * size + 16);
 
-	if (kind < 45)
+	if (kind < 35)
 		return data + 0x800 + (rng_below(r, DATA_SIZE - 0x1000) & ~63u);
+	if (kind < 45)
+		return data + 0x800 + (rng_below(r, DATA_SIZE - 0x1000) & -(1u << rng_below(r, 6)));
 	if (kind < 70)
 		return data + 0x800 + rng_below(r, DATA_SIZE - 0x1000);
 	if (kind < 82)
@@ -374,7 +376,7 @@ void start_make(struct start *s, const struct testcase *c, struct rng *r)
 	memset(s, 0, offsetof(struct start, st.xsave));
 	for (unsigned i = 0; i < 16; i++)
 		s->st.gpr[i] = rng_number(r);
-	s->st.rflags = 0x202 | (rng_next(r) & FL_ARITH);
+	s->st.rflags = 0x202 | (rng_next(r) & FL_ARITH) | (rng_chance(r, 8) ? FL_AC : 0);
 	s->st.fs_base = c->fs_base;
 	s->st.gs_base = c->gs_base;
 	random_vectors(&s->st, r);

@@ -7,8 +7,10 @@
 
 #include <cmocka.h>
 
+#include "cpu/x86/align.h"
 #include "cpu/x86/bounce.h"
 #include "cpu/x86/event.h"
+#include "cpu/x86/ops.h"
 #include "cpu/x86/vector.h"
 #include "guest_fixture.h"
 
@@ -376,13 +378,67 @@ static void test_bounce(void **state)
 	guest_destroy(&g);
 }
 
+/* What #AC asks of vectors: of elements under a mask, of nothing when none is named. */
+static void test_align(void **state)
+{
+	static const struct {
+		u8 kind, elem, memsize, align;
+		u16 op;
+		u64 k;
+		gva_t lin;
+		bool raises;
+	} rows[] = {
+		{ INSN_MASK_NONE, 4, 16, 0, 0, 0, 0x1008, true },
+		{ INSN_MASK_NONE, 4, 64, 0, 0, 0, 0x1010, false },
+		{ INSN_MASK_NONE, 4, 16, 16, 0, 0, 0x1008, false }, /* #GP instead */
+		{ INSN_MASK_K, 4, 16, 0, 0, 0xf, 0x1004, false },
+		{ INSN_MASK_K, 4, 16, 0, 0, 0x8, 0x1002, true },
+		{ INSN_MASK_K, 4, 16, 0, 0, 0xf0, 0x1002, false }, /* beyond the elements */
+		{ INSN_MASK_K, 1, 16, 0, 0, 0xf, 0x1001, false },
+		{ INSN_MASK_K_PACKED, 2, 16, 0, 0, 0x80, 0x1001, true },
+		{ INSN_MASK_BROADCAST, 8, 8, 0, 0, 0x1, 0x1004, true },
+		{ INSN_MASK_K, 4, 16, 0, 0, 0x1, BIT_ULL(47) + 1, false }, /* #GP instead */
+		{ INSN_MASK_VEC, 4, 16, 0, 0, 0xf, 0x1001, false },
+		{ INSN_MASK_NONE, 4, 4, 0, X86_OP_gather, 0, 0x1001, false },
+		{ INSN_MASK_NONE, 0, 16, 0, X86_OP_maskmov, 0, 0x1008, false },
+		{ INSN_MASK_NONE, 0, 16, 0, X86_OP_maskmov, 0, 0x1004, true },
+	};
+	struct guest g = guest_create(64);
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct x86_insn insn = guest_insn(&g, 4, 8);
+
+		insn.mask_kind = rows[i].kind;
+		insn.mask = 1;
+		insn.elem = rows[i].elem;
+		insn.memsize = insn.vlen = rows[i].memsize;
+		insn.align = rows[i].align;
+		insn.op = rows[i].op;
+		insn.access = INSN_READ;
+		x86_opmask_write(g.cpu, 1, rows[i].k);
+		g.cpu->mode &= ~MODE_AC;
+		assert_int_equal(x86_align_operand(g.cpu, &insn, rows[i].lin), X86_OK);
+		g.cpu->mode |= MODE_AC;
+		assert_int_equal(x86_align_operand(g.cpu, &insn, rows[i].lin),
+				 rows[i].raises ? X86_FAULT : X86_OK);
+		if (!rows[i].raises || rows[i].kind == INSN_MASK_NONE)
+			continue;
+		assert_int_equal(g.cpu->exc.vector, VEC_AC);
+		g.cpu->full = false; /* masks cannot be read */
+		assert_int_equal(x86_align_operand(g.cpu, &insn, rows[i].lin), X86_FULL);
+		g.cpu->full = true;
+	}
+	guest_destroy(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_layout),	       cmocka_unit_test(test_init_state),
 		cmocka_unit_test(test_gather_scatter), cmocka_unit_test(test_gather_partial),
 		cmocka_unit_test(test_maskmov),	       cmocka_unit_test(test_active_bytes),
-		cmocka_unit_test(test_bounce),
+		cmocka_unit_test(test_bounce),	       cmocka_unit_test(test_align),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

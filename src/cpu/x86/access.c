@@ -13,11 +13,12 @@ struct piece {
 	unsigned len;
 };
 
-/* #AC asks for natural alignment of the sizes that general registers have. */
+/* The sizes that general registers have are aligned by nature; see align.h for all else. */
 static inline bool is_misaligned(const struct x86_cpu *cpu, gva_t lin, unsigned size,
 				 unsigned access)
 {
-	return unlikely(cpu->mode & MODE_AC) && !(access & (ACC_SYSTEM | ACC_FETCH)) &&
+	return unlikely(cpu->mode & MODE_AC) &&
+	       !(access & (ACC_SYSTEM | ACC_FETCH | ACC_UNALIGNED)) &&
 	       (size == 2 || size == 4 || size == 8) && (lin & (size - 1));
 }
 
@@ -62,13 +63,13 @@ enum x86_status x86_host(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned
 		*tag = false;
 	if (unlikely((lin & ~PAGE_MASK) + size > PAGE_SIZE))
 		return X86_OK;
+	if (is_misaligned(cpu, lin, size, access))
+		return x86_raise_error(cpu, VEC_AC, 0);
 	if (!xl)
 		xl = &own;
 	st = x86_walk(cpu, lin, access, xl);
 	if (unlikely(st))
 		return st;
-	if (is_misaligned(cpu, lin, size, access))
-		return x86_raise_error(cpu, VEC_AC, 0);
 	s = slot_for(cpu, xl->gpa, access);
 	if (unlikely(!s))
 		return X86_OK;
@@ -92,6 +93,8 @@ static inline enum x86_status pieces_make(struct x86_cpu *cpu, gva_t lin, unsign
 	enum x86_status st;
 	gva_t next;
 
+	if (is_misaligned(cpu, lin, size, access))
+		return x86_raise_error(cpu, VEC_AC, 0);
 	st = x86_walk(cpu, lin, access, &xl);
 	if (unlikely(st))
 		return st;
@@ -112,8 +115,6 @@ static inline enum x86_status pieces_make(struct x86_cpu *cpu, gva_t lin, unsign
 		*n = 2;
 	}
 	p[0].slot = slot_for(cpu, p[0].gpa, access);
-	if (is_misaligned(cpu, lin, size, access))
-		return x86_raise_error(cpu, VEC_AC, 0);
 	watch(cpu, lin, size, access);
 	return X86_OK;
 }

@@ -12,6 +12,7 @@ enum x86_access {
 	ACC_FETCH = BIT(1),
 	ACC_SYSTEM = BIT(
 		2), /* implicit supervisor access: descriptor tables, TSS, frames of a CPL change */
+	ACC_UNALIGNED = BIT(3), /* no #AC: the caller has asked by a rule of its own, see align.h */
 };
 
 struct x86_xlate {
@@ -61,6 +62,12 @@ enum x86_status x86_probe(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigne
 enum x86_status x86_read_seg(struct x86_cpu *cpu, unsigned seg, u64 ea, void *buf, unsigned size);
 enum x86_status x86_write_seg(struct x86_cpu *cpu, unsigned seg, u64 ea, const void *buf,
 			      unsigned size);
+
+/* An explicit memory operand of @size bytes that is no single datum: far pointers, images. Aligned by the rule of the instruction. */
+enum x86_status x86_image_read(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf,
+			       unsigned size);
+enum x86_status x86_image_write(struct x86_cpu *cpu, const struct x86_insn *insn, const void *buf,
+				unsigned size);
 
 /* The explicit operand of an instruction: register (by .rm) or memory; size 1, 2, 4, 8. */
 enum x86_status x86_operand_read(struct x86_cpu *cpu, const struct x86_insn *insn, u64 *v,

@@ -3,7 +3,7 @@
 #include "cpu/x86/bounce.h"
 
 #include "base/bulk.h"
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/mode.h"
 #include "cpu/x86/raise.h"
 #include "cpu/x86/vector.h"
@@ -15,6 +15,7 @@ static enum x86_status run_move(struct x86_cpu *cpu, gva_t lin, u8 *buf, unsigne
 {
 	if (!x86_is_64(cpu))
 		lin = (u32)lin;
+	access |= ACC_UNALIGNED; /* it was asked for as a whole */
 	switch (direction) {
 	case PROBE:
 		return x86_probe(cpu, lin, size, access | ACC_WRITE);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* From operand to linear address: effective address, segment checks, and the operand and stack helpers on top. */
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/raise.h"
 #include "cpu/x86/mode.h"
 
@@ -86,6 +86,33 @@ enum x86_status x86_write_seg(struct x86_cpu *cpu, unsigned seg, u64 ea, const v
 	enum x86_status st = x86_linear(cpu, seg, ea, size, ACC_WRITE, &lin);
 
 	return st ? st : x86_write(cpu, lin, buf, size, ACC_WRITE);
+}
+
+static enum x86_status image_linear(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size,
+				    unsigned access, gva_t *lin)
+{
+	enum x86_status st =
+		x86_linear(cpu, insn->seg, x86_effective(cpu, insn), size, access, lin);
+
+	return st ? st : x86_align_operand(cpu, insn, *lin);
+}
+
+enum x86_status x86_image_read(struct x86_cpu *cpu, const struct x86_insn *insn, void *buf,
+			       unsigned size)
+{
+	gva_t lin;
+	enum x86_status st = image_linear(cpu, insn, size, ACC_READ, &lin);
+
+	return st ? st : x86_read(cpu, lin, buf, size, ACC_READ | ACC_UNALIGNED);
+}
+
+enum x86_status x86_image_write(struct x86_cpu *cpu, const struct x86_insn *insn, const void *buf,
+				unsigned size)
+{
+	gva_t lin;
+	enum x86_status st = image_linear(cpu, insn, size, ACC_WRITE, &lin);
+
+	return st ? st : x86_write(cpu, lin, buf, size, ACC_WRITE | ACC_UNALIGNED);
 }
 
 static inline bool is_high_byte(const struct x86_insn *insn, unsigned r)

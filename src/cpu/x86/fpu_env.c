@@ -132,7 +132,7 @@ enum x86_status x86_op_fnstenv(struct x86_cpu *cpu, const struct x86_insn *insn)
 		return st;
 	xstate_complete(cpu, XC_X87);
 	size = env_make(cpu, env_is_16(insn), env);
-	st = x86_write_seg(cpu, insn->seg, x86_effective(cpu, insn), env, size);
+	st = x86_image_write(cpu, insn, env, size);
 	if (st)
 		return st;
 	/* All exceptions are masked afterwards. */
@@ -151,8 +151,7 @@ enum x86_status x86_op_fldenv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (!st)
 		st = x87_wait(cpu);
 	if (!st)
-		st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), env,
-				  is_16 ? ENV16 : ENV32);
+		st = x86_image_read(cpu, insn, env, is_16 ? ENV16 : ENV32);
 	if (st)
 		return st;
 	env_load(cpu, is_16, env);
@@ -171,7 +170,7 @@ enum x86_status x86_op_fnsave(struct x86_cpu *cpu, const struct x86_insn *insn)
 	size = env_make(cpu, env_is_16(insn), image);
 	for (unsigned i = 0; i < 8; i++)
 		bulk_copy(image + size + 10 * i, cpu->xsave + XS_ST + 16 * i, 10);
-	st = x86_write_seg(cpu, insn->seg, x86_effective(cpu, insn), image, size + REGS);
+	st = x86_image_write(cpu, insn, image, size + REGS);
 	if (st)
 		return st;
 	top_change(cpu, 0);
@@ -190,7 +189,7 @@ enum x86_status x86_op_frstor(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (!st)
 		st = x87_wait(cpu);
 	if (!st)
-		st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), image, size + REGS);
+		st = x86_image_read(cpu, insn, image, size + REGS);
 	if (st)
 		return st;
 	env_load(cpu, is_16, image);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* FXSAVE, FXRSTOR and the XSAVE family: images in guest memory from and to cpu->xsave. */
 #include "base/bulk.h"
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
@@ -37,18 +37,22 @@ static void image_head(const struct x86_cpu *cpu, u8 head[32])
 	__builtin_memcpy(head + XS_MXCSR_MASK, &xstate_layout()->mxcsr_mask, 4);
 }
 
-/* Address of the area: linear and aligned, else #GP(0). */
+/* Address of the area: linear and aligned, else #GP(0), which of the XSAVE family comes before the segment's checks. */
 static enum x86_status area_address(struct x86_cpu *cpu, const struct x86_insn *insn, unsigned size,
 				    unsigned align, unsigned access, gva_t *lin)
 {
 	u64 ea = x86_effective(cpu, insn);
 	u64 base = x86_is_64(cpu) && insn->seg < SEG_FS ? 0 : cpu->seg[insn->seg].base;
+	enum x86_status st;
 
 	if (!insn->has_mem)
 		return x86_raise_ud(cpu);
-	if ((ea + base) & (align - 1))
+	if (insn->op != X86_OP_fxsave && insn->op != X86_OP_fxrstor && (ea + base) & (align - 1))
 		return x86_raise_gp(cpu, 0);
-	return x86_linear(cpu, insn->seg, ea, size, access, lin);
+	st = x86_linear(cpu, insn->seg, ea, size, access, lin);
+	if (!st)
+		st = x86_align_operand(cpu, insn, *lin);
+	return !st && *lin & (align - 1) ? x86_raise_gp(cpu, 0) : st;
 }
 
 static enum x86_status fxsave_allowed(struct x86_cpu *cpu, const struct x86_insn *insn)

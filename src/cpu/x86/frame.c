@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Stacks and code segments of far transfers and events, checked before anything is loaded. */
 #include "cpu/x86/frame.h"
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
 
@@ -110,11 +110,13 @@ enum x86_status x86_stack_push(struct x86_cpu *cpu, struct x86_stack *s, const u
 	if (unlikely(stack_wraps(s, sp, total)))
 		return push_wrapping(cpu, s, v, n, size);
 	st = stack_linear(cpu, s, sp, total, ACC_WRITE, &lin);
+	if (st == X86_OK)
+		st = x86_align_data(cpu, lin, size, s->access);
 	if (st)
 		return st;
 	for (i = 0; i < n; i++)
 		frame_store(frame + (n - 1 - i) * size, v[i], size);
-	st = x86_write(cpu, lin, frame, total, s->access);
+	st = x86_write(cpu, lin, frame, total, s->access | ACC_UNALIGNED);
 	if (st == X86_OK)
 		s->sp = sp;
 	return st;
@@ -139,7 +141,9 @@ enum x86_status x86_stack_pop(struct x86_cpu *cpu, struct x86_stack *s, u64 *v, 
 	}
 	st = stack_linear(cpu, s, s->sp, total, ACC_READ, &lin);
 	if (st == X86_OK)
-		st = x86_read(cpu, lin, frame, total, s->access);
+		st = x86_align_data(cpu, lin, size, s->access);
+	if (st == X86_OK)
+		st = x86_read(cpu, lin, frame, total, s->access | ACC_UNALIGNED);
 	if (st)
 		return st;
 	for (i = 0; i < n; i++)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Vector instructions that reach memory element by element: MASKMOV, gather, scatter. */
 #include "base/bulk.h"
-#include "cpu/x86/access.h"
+#include "cpu/x86/align.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
 #include "cpu/x86/ops.h"
@@ -98,6 +98,8 @@ static enum x86_status maskmov_probe(struct x86_cpu *cpu, const struct x86_insn 
 	enum x86_status st =
 		x86_linear(cpu, m->seg, address_cut(insn, m->ea), m->size, ACC_WRITE, &lin);
 
+	if (!st)
+		st = x86_align_operand(cpu, insn, lin);
 	return st ? st : x86_probe(cpu, lin, m->size, ACC_WRITE);
 }
 
@@ -120,7 +122,8 @@ static enum x86_status maskmov_write(struct x86_cpu *cpu, const struct x86_insn 
 		st = x86_linear(cpu, m->seg, address_cut(insn, m->ea + first), i - first, ACC_WRITE,
 				&lin);
 		if (st == X86_OK)
-			st = x86_write(cpu, lin, m->data + first, i - first, ACC_WRITE);
+			st = x86_write(cpu, lin, m->data + first, i - first,
+				       ACC_WRITE | ACC_UNALIGNED);
 		if (st != X86_OK)
 			return st;
 	}
@@ -249,9 +252,9 @@ static enum x86_status element_move(struct x86_cpu *cpu, const struct x86_insn *
 		return st;
 	if (access & ACC_WRITE) {
 		x86_vector_read(cpu, insn->reg, i * v->elem, &data, v->elem);
-		return x86_write(cpu, lin, &data, v->elem, access);
+		return x86_write(cpu, lin, &data, v->elem, access | ACC_UNALIGNED);
 	}
-	st = x86_read(cpu, lin, &data, v->elem, access);
+	st = x86_read(cpu, lin, &data, v->elem, access | ACC_UNALIGNED);
 	if (st == X86_OK)
 		x86_vector_write(cpu, insn->reg, i * v->elem, &data, v->elem);
 	return st;

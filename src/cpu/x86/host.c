@@ -310,6 +310,7 @@ static void probe_features(struct x86_host *host)
 	host->avx = host->xcr0 & 4;
 	host->avx2 = host_has(host, 7, 0, EBX, 5);
 	host->avx512 = host->xcr0 & 0xe0;
+	host->fp16 = host_has(host, 7, 0, EDX, 23);
 	host->bmi1 = host_has(host, 7, 0, EBX, 3);
 	host->bmi2 = host_has(host, 7, 0, EBX, 8);
 	/*

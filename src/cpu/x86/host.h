@@ -10,7 +10,7 @@ struct x86_host {
 	bool intel, amd;
 	bool xsave, xsaveopt, xsavec; /* XSAVE and enabled by the OS */
 	bool xinuse;		      /* XGETBV with ECX = 1 */
-	bool avx, avx2, avx512, bmi1, bmi2, fsgsbase, lahf64, cx16, erms, fsrm;
+	bool avx, avx2, avx512, fp16, bmi1, bmi2, fsgsbase, lahf64, cx16, erms, fsrm;
 	u64 xcr0;	/* state components that the guest may have: 3, 7 or 0xe7 */
 	u32 xsave_size; /* bytes of the standard-format area for xcr0 */
 	u32 mxcsr_mask;

@@ -132,7 +132,7 @@ enum x86_status x86_op_bound(struct x86_cpu *cpu, const struct x86_insn *insn)
 	u64 bounds = 0;
 	enum x86_status st;
 
-	st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), &bounds, 2 * size);
+	st = x86_image_read(cpu, insn, &bounds, 2 * size);
 	if (st != X86_OK)
 		return st;
 	low = sign_extend((u32)bounds, size);

@@ -131,7 +131,7 @@ enum x86_status x86_op_load_far(struct x86_cpu *cpu, const struct x86_insn *insn
 		return x86_raise_ud(cpu);
 	if (size == 8 && !cpu->intel) /* AMD processors know no m16:64 */
 		size = 4;
-	st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), raw, size + 2);
+	st = x86_image_read(cpu, insn, raw, size + 2);
 	if (st == X86_OK)
 		st = x86_load_segment(cpu, sreg, (u16)(raw[size] | raw[size + 1] << 8));
 	if (st)
@@ -156,7 +156,7 @@ static enum x86_status table_load(struct x86_cpu *cpu, const struct x86_insn *in
 		return x86_raise_gp(cpu, 0);
 	if (!insn->has_mem)
 		return x86_raise_ud(cpu);
-	st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), raw, wide ? 10 : 6);
+	st = x86_image_read(cpu, insn, raw, wide ? 10 : 6);
 	if (st)
 		return st;
 	__builtin_memcpy(&base, raw + 2, 4);
@@ -182,8 +182,7 @@ static enum x86_status table_store(struct x86_cpu *cpu, const struct x86_insn *i
 		return x86_raise_ud(cpu);
 	__builtin_memcpy(raw, &table->limit, 2);
 	__builtin_memcpy(raw + 2, &table->base, 8);
-	return x86_write_seg(cpu, insn->seg, x86_effective(cpu, insn), raw,
-			     x86_is_64(cpu) ? 10 : 6);
+	return x86_image_write(cpu, insn, raw, x86_is_64(cpu) ? 10 : 6);
 }
 
 enum x86_status x86_op_lgdt(struct x86_cpu *cpu, const struct x86_insn *insn)

@@ -98,6 +98,10 @@ static enum x86_status chunk_place(struct string *s, unsigned use, u64 n)
 
 	if (src && (st = side_linear(s, &s->src)))
 		return st;
+	/* Which of two bad addresses counts is open otherwise; with #AC the source's faults all come first, as on AMD. */
+	if (unlikely(s->cpu->mode & MODE_AC) && src && dst &&
+	    (st = x86_probe(s->cpu, s->src.lin, s->size, ACC_READ)))
+		return st;
 	if (dst && (st = side_linear(s, &s->dst)))
 		return st;
 	/* Compares downwards are rare, and alignment checks belong to elements. */

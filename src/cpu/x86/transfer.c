@@ -43,7 +43,7 @@ static enum x86_status far_operand(struct x86_cpu *cpu, const struct x86_insn *i
 	}
 	if (t->size == 8 && !cpu->intel) /* AMD processors know no m16:64 */
 		t->size = 4;
-	st = x86_read_seg(cpu, insn->seg, x86_effective(cpu, insn), raw, t->size + 2);
+	st = x86_image_read(cpu, insn, raw, t->size + 2);
 	if (st)
 		return st;
 	t->offset = 0;

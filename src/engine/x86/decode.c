@@ -377,8 +377,16 @@ static void resolve_stack(const ZydisDecodedOperand *ops, struct decoded *d)
 	d->insn.op = d->insn.op == X86_OP_push ? X86_OP_push_sreg : X86_OP_pop_sreg;
 }
 
-static bool host_can(const struct x86_host *host, const struct decoded *d)
+static bool isa_is_fp16(ZydisISASet set)
 {
+	return set >= ZYDIS_ISA_SET_AVX512_FP16_128 && set <= ZYDIS_ISA_SET_AVX512_FP16_SCALAR;
+}
+
+/* Only what is asked here is #UD before its memory operand is looked at; all else that the host lacks, after. */
+static bool host_can(const struct x86_host *host, ZydisISASet set, const struct decoded *d)
+{
+	if (isa_is_fp16(set) && !host->fp16)
+		return false;
 	if (d->enc == ENC_EVEX || d->state == STATE_AVX512)
 		return host->avx512;
 	if (d->enc == ENC_VEX)
@@ -453,7 +461,7 @@ static void resolve_class(const struct x86_host *host, const ZydisDecodedInstruc
 	if (d->insn.op == X86_OP_clzero) /* Zydis gives it no operand that a prefix could change */
 		find_segment(zi, &d->insn);
 	/* PREFETCH of a register: #UD on AMD processors, NOP on Intel's. */
-	if (!host_can(host, d) ||
+	if (!host_can(host, zi->meta.isa_set, d) ||
 	    (host->amd && zi->mnemonic == ZYDIS_MNEMONIC_NOP && zi->opcode == 0x0d))
 		d->cls = CLS_UD;
 }
