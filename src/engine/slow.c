@@ -237,7 +237,7 @@ void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t 
 	if (insn->access & INSN_WRITE && ring_stops(v))
 		return NULL;
 	if (!is_canonical(&v->cpu, lin) && !insn->mask_kind) {
-		x86_raise_error(&v->cpu, insn->seg == SEG_SS ? VEC_SS : VEC_GP, 0);
+		x86_raise_error(&v->cpu, insn->stack || insn->seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 		engine_misaligned(v, insn);
 		fault(v);
 		return NULL;

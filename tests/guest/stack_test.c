@@ -28,4 +28,30 @@ static void pop_between(void)
 	vm_destroy(&vm);
 }
 
-VM_TESTS({ .name = "POP to memory between POPs", .run = pop_between });
+/* Pushes across the end of a page, which C does, of what another segment has: the stack's segment is not the operand's. */
+GUEST(push_gs, 64,
+      "mov $0xc0000101, %ecx; mov $0x21000, %eax; xor %edx, %edx; wrmsr; mov $0x100, %ebx\n"
+      "mov $0x30004, %esp; push %gs:(%rbx); mov (%rsp), %rsi\n"
+      "lea 1f(%rip), %rdx; mov %rdx, %gs:8(%rbx); mov $0x30004, %esp; call *%gs:8(%rbx); 2: hlt\n"
+      "1: lea 2b(%rip), %rdx; mov (%rsp), %rdi; sub %rdx, %rdi; hlt");
+
+static void push_by_segment(void)
+{
+	struct vm vm;
+	struct kvm_regs regs;
+
+	vm_make(&vm, 0);
+	VM_START(&vm, VM_LONG, 0, push_gs);
+	vm_poke(&vm, 0x21100, 0x1111, 8);
+	vm_poke(&vm, 0x100, 0x2222, 8);
+	vm_poke(&vm, 0x108, VM_CODE, 8);
+	CHECK_EXIT(&vm, KVM_EXIT_HLT);
+	regs = vm_regs(&vm);
+	CHECK_EQ(regs.rsi, 0x1111);
+	CHECK_EQ(regs.rdi, 0);
+	CHECK_EQ(regs.rsp, 0x2fffc);
+	vm_destroy(&vm);
+}
+
+VM_TESTS({ .name = "POP to memory between POPs", .run = pop_between },
+	 { .name = "PUSH and CALL of another segment across pages", .run = push_by_segment });

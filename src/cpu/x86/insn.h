@@ -72,10 +72,11 @@ struct x86_insn {
 	u16 page_off;	 /* of the first byte in its page */
 	s16 window;	 /* the checked address is so far below the operand's */
 	u16 reach; /* bytes from there that other instructions access by the same check; 0: none do */
-	u16 range; /* the engine's cached range that serves it, plus one; 0: none */
-	u16 imm2;  /* ENTER's level, far pointer's selector, EXTRQ's second */
-	s64 disp;  /* displacement or moffs */
-	u64 imm;   /* first immediate, sign-extended as the instruction does; far pointer: offset */
+	u16 range;  /* the engine's cached range that serves it, plus one; 0: none */
+	bool stack; /* memsize and access are of what it does to the stack, not of its operand */
+	u16 imm2;   /* ENTER's level, far pointer's selector, EXTRQ's second */
+	s64 disp;   /* displacement or moffs */
+	u64 imm; /* first immediate, sign-extended as the instruction does; far pointer: offset */
 };
 
 #endif

@@ -225,8 +225,8 @@ void tr_fallthrough(struct tr *t)
 }
 
 /* How instructions access the stack that do not name it. */
-static const struct x86_insn stack_read = { .memsize = 8, .access = INSN_READ, .seg = SEG_SS };
-static const struct x86_insn stack_write = { .memsize = 8, .access = INSN_WRITE, .seg = SEG_SS };
+static const struct x86_insn stack_read = { .memsize = 8, .access = INSN_READ };
+static const struct x86_insn stack_write = { .memsize = 8, .access = INSN_WRITE };
 
 static struct mem_ref stack_top(struct tr *t, unsigned i)
 {
@@ -245,7 +245,7 @@ void tr_stack_push_address(struct tr *t, unsigned i)
 	emit_lea(&t->e, T0, HOST_RSP, EMIT_NO_REG, 1, -8, 8);
 	rec->memsize = 8;
 	rec->access = INSN_WRITE;
-	rec->seg = SEG_SS;
+	rec->stack = true;
 	tr_translate(t, i, rec, RSP, 8, true);
 }
 

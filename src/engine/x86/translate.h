@@ -186,7 +186,7 @@ void tr_loop_leave(struct tr *t, unsigned i);
 
 /* window.c */
 bool tr_window_eligible(const struct tr *t, const struct x86_insn *insn);
-/* The operand [base + disp], checked or in the window. @as: memsize, access and segment when they are not the instruction's. */
+/* The operand [base + disp], checked or in the window. @as: memsize and access when they are those of the stack. */
 struct mem_ref tr_window(struct tr *t, unsigned i, unsigned base, s32 disp, unsigned size,
 			 bool write, const struct x86_insn *as);
 /* Register @base was moved. */

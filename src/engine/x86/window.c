@@ -165,7 +165,8 @@ struct mem_ref tr_window(struct tr *t, unsigned i, unsigned base, s32 disp, unsi
 	if (as) {
 		site->insn.memsize = as->memsize;
 		site->insn.access = as->access;
-		site->insn.seg = as->seg;
+		site->insn.stack =
+			true; /* the operand keeps its segment: a helper may run the instruction */
 	}
 	site->insn.window = disp - lo;
 	site->insn.reach = span == size ? 0 : span;
