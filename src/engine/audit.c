@@ -36,7 +36,7 @@ static void ranges(struct audit *a, unsigned table)
 	const struct regcache *rc = &a->v->rc[table];
 
 	for (unsigned i = 0; i < RC_SIZE; i++) {
-		const bool write = i >> 2 & 1;
+		const bool write = rc_is_write(i);
 		const u64 last = rc->limit[i] + rc_room(i) - 1;
 
 		if (!rc->limit[i])

@@ -113,6 +113,12 @@ static inline unsigned rc_room(unsigned i)
 	return i < RC_CLASS ? 7 : i < 2 * RC_CLASS ? 63 : RC_SPAN_MAX - 1;
 }
 
+/* Which entries are for writes: rc_index() in x86/miss.c chooses them. */
+static inline bool rc_is_write(unsigned i)
+{
+	return i >> 2 & 1;
+}
+
 /* How a check hands over the address and takes the answer: see x86/miss.c. */
 enum miss_kind { MISS_HOST0, MISS_DELTA, MISS_WINDOW, MISS_HOST1, MISS_LOOP, MISS_KINDS };
 

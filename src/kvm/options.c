@@ -131,11 +131,22 @@ void options_default(struct options *o)
 	o->cpu_mask[0] = 0;
 }
 
+/* The keys, for a person. */
+static void names_list(char *out, size_t room)
+{
+	size_t n = 0;
+
+	out[0] = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(options) && n < room; i++)
+		n += (size_t)snprintf(out + n, room - n, "%s%s", i ? ", " : "", options[i].key);
+}
+
 static int option_apply(struct options *o, const char *key, const char *value, char *why,
 			size_t why_size)
 {
 	const struct option_value *v;
 	const struct option *opt;
+	char names[128];
 
 	for (opt = options; opt < options + ARRAY_SIZE(options); opt++) {
 		if (strcmp(opt->key, key))
@@ -150,12 +161,8 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 			 opt->choice);
 		return -EINVAL;
 	}
-	snprintf(why, why_size,
-		 "option \"%s\" is not known; there are engine, cpu-mask, counters, loops, ahead, "
-		 "windows, "
-		 "beside, exact, audit, "
-		 "dirty and perf-map",
-		 key);
+	names_list(names, sizeof(names));
+	snprintf(why, why_size, "option \"%s\" is not known; there are %s", key, names);
 	return -EINVAL;
 }
 

@@ -5,12 +5,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "engine/engine.h"
 
 #define EVENTS	  16
@@ -73,15 +73,11 @@ static void *poller_thread(void *arg)
 static int poller_start(struct poller *p)
 {
 	struct epoll_event e = { .events = EPOLLIN, .data.u64 = WAKE_ID };
-	sigset_t all, old;
 	int err;
 
 	if (epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->wake, &e))
 		return -errno;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&p->thread, NULL, poller_thread, p);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	err = thread_start(&p->thread, poller_thread, p);
 	if (err) {
 		epoll_ctl(p->epoll, EPOLL_CTL_DEL, p->wake, NULL);
 		return -err;

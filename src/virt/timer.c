@@ -5,10 +5,11 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <time.h>
+
+#include "base/thread.h"
 
 /*
  * The heap is intrusive, so that arming a timer, which a guest does all the time, never allocates.
@@ -176,16 +177,11 @@ void timers_destroy(struct timers *ts)
 	free(ts);
 }
 
-/* No signal of the program may land in the helper thread. */
 static int timers_start(struct timers *ts)
 {
-	sigset_t all, old;
 	int err;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&ts->thread, NULL, timers_thread, ts);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	err = thread_start(&ts->thread, timers_thread, ts);
 	if (err)
 		return -err;
 	pthread_setname_np(ts->thread, "anykvm-timer");

@@ -3,11 +3,12 @@
 #include "vmm/loop.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 #define RETRY_MS 10
 
@@ -103,17 +104,12 @@ static void *loop_thread(void *argument)
 	return NULL;
 }
 
-/* The thread takes no signal: they are the console's and the processors'. */
 int loop_start(struct loop *loop)
 {
-	sigset_t all, old;
 	int r;
 
 	atomic_store(&loop->stopped, false);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&loop->thread, NULL, loop_thread, loop);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&loop->thread, loop_thread, loop);
 	loop->started = r == 0;
 	return -r;
 }

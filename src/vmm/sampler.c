@@ -7,9 +7,10 @@
 #include "vmm/sampler.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
+
+#include "base/thread.h"
 
 #define PERIOD_NS 1000000u
 #define JITTER_NS 200000u
@@ -133,18 +134,13 @@ void sampler_destroy(struct sampler *s)
 	memset(s, 0, sizeof(*s));
 }
 
-/* Signals are the console's and the processors'. */
-static int thread_start(struct sampler *s)
+static int sampler_begin(struct sampler *s)
 {
-	sigset_t all, old;
 	int r;
 
 	if (s->has_thread)
 		return 0;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&s->thread, NULL, sampler_thread, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&s->thread, sampler_thread, s);
 	s->has_thread = r == 0;
 	return r;
 }
@@ -157,7 +153,7 @@ static int go_on(struct sampler *s, unsigned ms, struct why *why)
 	if (!ms)
 		return 0;
 	pthread_mutex_lock(&s->lock);
-	r = thread_start(s);
+	r = sampler_begin(s);
 	if (r == 0 && until > s->until)
 		s->until = until;
 	pthread_cond_signal(&s->changed);

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "vmm/gdb/packet.h"
 #include "vmm/gdb/target.h"
 #include "vmm/say.h"
@@ -657,15 +658,11 @@ void gdb_machine_begins(struct gdb *g)
 	control_release(g->control);
 }
 
-static int thread_start(struct gdb *g)
+static int stub_begin(struct gdb *g)
 {
-	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&g->thread, NULL, gdb_thread, g);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&g->thread, gdb_thread, g);
 	return -r;
 }
 
@@ -690,7 +687,7 @@ int gdb_open(struct gdb **out, const char *where, struct control *control, struc
 	if (strncmp(where, "unix:", 5) == 0)
 		snprintf(g->socket_path, sizeof(g->socket_path), "%s", where + 5);
 	gate_close(&control->gate, GATE_DEBUG);
-	r = g->wake < 0 ? -errno : thread_start(g);
+	r = g->wake < 0 ? -errno : stub_begin(g);
 	if (r == 0) {
 		say("waiting for gdb: target remote %s", place);
 		*out = g;

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "anykvm/anykvm.h"
 #include "vmm/monitor/name.h"
 
@@ -329,16 +329,11 @@ static int socket_open(struct monitor *m, struct why *why)
 	return 0;
 }
 
-/* Signals are the console's and the processors'. */
-static int thread_start(struct monitor *m, struct why *why)
+static int monitor_begin(struct monitor *m, struct why *why)
 {
-	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&m->thread, NULL, monitor_thread, m);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&m->thread, monitor_thread, m);
 	return r ? why_set(why, r, "cannot start the monitor: %s", strerror(r)) : 0;
 }
 
@@ -373,7 +368,7 @@ int monitor_open(struct monitor **out, const char *name, struct monitor_table ta
 	if (r == 0)
 		r = socket_open(m, why);
 	if (r == 0)
-		r = thread_start(m, why);
+		r = monitor_begin(m, why);
 	if (r < 0) {
 		monitor_free(m);
 		return r;

@@ -3,12 +3,12 @@
 #include "vmm/move/incoming.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/thread.h"
 #include "vmm/move/digest.h"
 #include "vmm/move/pages.h"
 #include "vmm/move/uri.h"
@@ -240,14 +240,10 @@ static void *incoming_thread(void *argument)
 
 int incoming_start(struct incoming *in, struct control *control, struct why *why)
 {
-	sigset_t all, old;
 	int r;
 
 	in->control = control;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&in->thread, NULL, incoming_thread, in);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&in->thread, incoming_thread, in);
 	in->has_thread = r == 0;
 	return r ? why_set(why, r, "cannot start a thread: %s", strerror(r)) : 0;
 }

@@ -3,11 +3,12 @@
 #include "vmm/move/job.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+
+#include "base/thread.h"
 
 static const char *const status_names[] = {
 	[MOVE_NONE] = "none",	  [MOVE_ACTIVE] = "active",	  [MOVE_COMPLETED] = "completed",
@@ -76,15 +77,11 @@ static void *job_thread(void *argument)
 	return NULL;
 }
 
-static int thread_start(struct move_job *j)
+static int job_begin(struct move_job *j)
 {
-	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&j->thread, NULL, job_thread, j);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&j->thread, job_thread, j);
 	j->has_thread = r == 0;
 	return r;
 }
@@ -120,7 +117,7 @@ static int start_locked(struct move_job *j, const char *kind,
 	j->info.status = MOVE_ACTIVE;
 	snprintf(j->info.kind, sizeof(j->info.kind), "%s", kind);
 	pthread_mutex_unlock(&j->lock);
-	r = thread_start(j);
+	r = job_begin(j);
 	if (r)
 		j->info.status = MOVE_NONE;
 	return r ? why_set(why, r, "cannot start a thread: %s", strerror(r)) : 0;

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -14,6 +13,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -282,15 +283,11 @@ static int room_get(struct lazy *l, struct why *why)
 		       : why_set(why, ENOMEM, "no memory for a lazy restore");
 }
 
-static int thread_start(struct lazy *l, struct why *why)
+static int server_start(struct lazy *l, struct why *why)
 {
-	sigset_t all, old;
 	int r;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&l->thread, NULL, lazy_thread, l);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&l->thread, lazy_thread, l);
 	l->has_thread = r == 0;
 	return r ? why_set(why, r, "cannot start a thread: %s", strerror(r)) : 0;
 }
@@ -314,7 +311,7 @@ int lazy_begin(struct lazy *l, struct snapshot *snapshot, struct ram *ram, bool 
 	if (r == 0)
 		r = faults_begin(l, by_kernel, why);
 	if (r == 0)
-		r = thread_start(l, why);
+		r = server_start(l, why);
 	if (r < 0)
 		lazy_end(l);
 	else

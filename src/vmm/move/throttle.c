@@ -3,11 +3,11 @@
 #include "vmm/move/throttle.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "vmm/stats.h"
 
 #define SLICE_US 10000u
@@ -75,16 +75,12 @@ void throttle_stop(struct throttle *t)
 int throttle_raise(struct throttle *t, struct why *why)
 {
 	const unsigned was = atomic_load(&t->percent), next = was ? was + STEP : FIRST;
-	sigset_t all, old;
 	int r;
 
 	atomic_store(&t->percent, next < LAST ? next : LAST);
 	if (t->has_thread)
 		return 0;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&t->thread, NULL, throttle_thread, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&t->thread, throttle_thread, t);
 	t->has_thread = r == 0;
 	return r ? why_set(why, r, "cannot start a thread: %s", strerror(r)) : 0;
 }
