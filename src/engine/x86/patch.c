@@ -7,12 +7,6 @@ static unsigned slot_reg(const struct patch *p, enum gpr_slot slot, unsigned old
 	return p->slot[slot] == PATCH_KEEP ? old : p->slot[slot];
 }
 
-static bool is_dropped_prefix(u8 b)
-{
-	return b == 0x26 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x64 || b == 0x65 ||
-	       b == 0x67;
-}
-
 /* Outside 64-bit mode 66h means the other default size, which may be the host's default. */
 static bool wants_66(const struct decoded *d, bool seen)
 {
@@ -21,19 +15,29 @@ static bool wants_66(const struct decoded *d, bool seen)
 	return d->insn.opsize == 2;
 }
 
+/*
+ * Each prefix once, and of REP and REPNE the last, which is the one that counts: what takes their place may be longer, and the
+ * whole has 15 bytes at most. Segments and address sizes are in the address; REX comes anew.
+ */
 static void emit_prefixes(struct emit *e, const struct decoded *d)
 {
 	unsigned end = d->opcode_off - (d->rex ? 1 : 0);
-	bool seen = false;
+	bool lock = false, narrow = false;
+	u8 rep = 0;
 
 	for (unsigned i = 0; i < end; i++) {
 		u8 b = d->insn.bytes[i];
 
-		seen |= b == 0x66;
-		if (b != 0x66 && !is_dropped_prefix(b) && (b & 0xf0) != 0x40)
-			emit8(e, b);
+		lock |= b == 0xf0;
+		narrow |= b == 0x66;
+		if (b == 0xf2 || b == 0xf3)
+			rep = b;
 	}
-	if (wants_66(d, seen))
+	if (lock)
+		emit8(e, 0xf0);
+	if (rep)
+		emit8(e, rep);
+	if (wants_66(d, narrow))
 		emit8(e, 0x66);
 }
 
