@@ -35,6 +35,7 @@ static const struct {
 	{ "mem_calls", AT(stats.mem_calls) },
 	{ "tlb_fills", AT(stats.tlb_fills) },
 	{ "tlb_flushes", AT(stats.tlb_flushes) },
+	{ "requests", AT(requests.epoch) },
 	{ "audits", AT(stats.audits) },
 	{ "audit_gone", AT(stats.audit_gone) },
 	{ "audit_stale", AT(stats.audit_stale) },

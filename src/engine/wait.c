@@ -8,10 +8,10 @@
 
 #define SPINS 2000
 
-static u32 ask(struct engine_vcpu *o, u32 what)
+static u64 ask(struct engine_vcpu *o, u32 what)
 {
 	struct requests *r = &o->requests;
-	u32 epoch;
+	u64 epoch;
 
 	__atomic_fetch_or(&r->wanted, what, __ATOMIC_SEQ_CST);
 	epoch = __atomic_add_fetch(&r->epoch, 1, __ATOMIC_SEQ_CST);
@@ -42,14 +42,14 @@ static u64 now_ns(void)
  * A vCPU that does not come may wait for host memory, and whoever provides that may wait for us: a page of userfaultfd
  * whose server asks for the dirty log. So it is fetched by a signal; again, since the first may have come at a wrong moment.
  */
-static void wait_for(struct engine_vcpu *o, u32 epoch)
+static void wait_for(struct engine_vcpu *o, u64 epoch)
 {
 	const struct requests *r = &o->requests;
 	u64 fetch = 0;
 
 	for (unsigned n = 0;; n++) {
 		if (!__atomic_load_n(&r->in, __ATOMIC_SEQ_CST) ||
-		    (s32)(__atomic_load_n(&r->acked, __ATOMIC_ACQUIRE) - epoch) >= 0)
+		    __atomic_load_n(&r->acked, __ATOMIC_ACQUIRE) >= epoch)
 			return;
 		pause_or_yield(n);
 		if (n < SPINS)
@@ -115,7 +115,8 @@ static bool holds_grants(const struct engine_vcpu *o)
 /* All are asked before any is waited for. */
 void requests_drop_writes(struct engine *e, bool granted_only)
 {
-	u32 epoch[VCPUS_MAX], n = 0;
+	u64 epoch[VCPUS_MAX];
+	u32 n = 0;
 	bool asked[VCPUS_MAX];
 	struct engine_vcpu *first = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE);
 
@@ -133,7 +134,8 @@ void requests_drop_writes(struct engine *e, bool granted_only)
 
 void requests_ask_all(struct engine *e, struct engine_vcpu *self, u32 what)
 {
-	u32 epoch[VCPUS_MAX], n = 0;
+	u64 epoch[VCPUS_MAX];
+	u32 n = 0;
 	struct engine_vcpu *first = __atomic_load_n(&e->vcpus, __ATOMIC_ACQUIRE);
 
 	for (struct engine_vcpu *o = first; o && n < VCPUS_MAX; o = o->next)

@@ -1,48 +1,24 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Dirty logs under running guests: each kind of write, and writers against harvests of every kind. */
+/* Dirty logs under running guests: each kind of write, writes of the processor itself, the ring. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "vm.h"
 
 #define LOG	  KVM_MEM_LOG_DIRTY_PAGES
 #define RAM_PAGES (VM_HOLE >> 12) /* slot 0: it holds tables, stacks, code and data */
 #define AT	  0x8000000ul	  /* a slot of its own, mapped by the page tables */
-#define AT2	  0x9000000ul
 #define SLOT	  5
 
 static void log_set(struct vm *vm, bool on)
 {
 	vm_slot(vm, 0, on ? LOG : 0, 0, VM_HOLE, vm->ram);
-}
-
-static long log_get(struct vm *vm, unsigned slot, uint64_t *bits)
-{
-	struct kvm_dirty_log d = { .slot = slot, .dirty_bitmap = bits };
-
-	return vm_ioctl(vm, vm->fd, KVM_GET_DIRTY_LOG, (unsigned long)&d);
-}
-
-static long log_clear(struct vm *vm, unsigned slot, uint32_t n, uint64_t *bits)
-{
-	struct kvm_clear_dirty_log d = { .slot = slot, .num_pages = n, .dirty_bitmap = bits };
-
-	return vm_ioctl(vm, vm->fd, KVM_CLEAR_DIRTY_LOG, (unsigned long)&d);
-}
-
-static void manual(struct vm *vm, uint64_t options)
-{
-	struct kvm_enable_cap c = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { options } };
-
-	if (vm_ioctl(vm, vm->fd, KVM_ENABLE_CAP, (unsigned long)&c))
-		check_fatal("KVM_ENABLE_CAP", "manual protect");
 }
 
 /* --- Each kind of write. The guest runs to HLT with memory unlogged, then again with a clean log. */
@@ -322,277 +298,6 @@ static void own_writes(void)
 	vm_destroy(&vm);
 }
 
-/* --- Writers against a harvester. Memory rebuilt from copies of reported pages must equal memory in the end. */
-
-#define PAGES	  96u
-#define WORDS	  ((PAGES + 63) / 64)
-#define CPUS_MAX  4
-#define MILLIS	  80
-#define STACK(i)  (0x30000ul + 0x1000 * (i))
-#define STOP_FLAG 0x28000ul
-
-struct race {
-	struct vm vm, cpu[CPUS_MAX];
-	pthread_t thread[CPUS_MAX];
-	unsigned n;
-	struct kvm_dirty_gfn *ring[CPUS_MAX];
-	uint32_t fetched[CPUS_MAX];
-	uint8_t *memory, *copy;
-	unsigned long pages, rounds, lost;
-};
-
-/* RDI number, RSI base; R8 a counter that makes values; 96 pages in a scattered order. */
-#define WRITER(name, text)                                                                         \
-	GUEST(name, 64,                                                                            \
-	      "mov $0x1234567, %r8d; add %rdi, %r8; 1: imul $0x19660d, %r8d, %r8d; add "           \
-	      "$0x3c6ef35f, %r8d;"                                                                 \
-	      "mov %r8d, %eax; shr $8, %eax; xor %edx, %edx; mov $96, %ecx; div %ecx; shl $12, "   \
-	      "%edx;"                                                                              \
-	      "lea (%rsi,%rdx), %rbx; lea (%rbx,%rdi,8), %rbx;" text                               \
-	      "; cmpl $0, 0x28000; je 1b; hlt")
-WRITER(w_plain, "mov %r8, (%rbx)");
-WRITER(w_lock, "lock xadd %r8d, 0x100(%rbx)");
-WRITER(w_nt, "movnti %r8, 0x200(%rbx)");
-WRITER(w_rep, "mov %rsi, %r9; mov %rdi, %r10; lea 0x300(%rbx), %rdi; mov %r8d, %eax; mov $1, %ecx; "
-	      "cld; rep stosq; mov %r9, %rsi; mov %r10, %rdi");
-WRITER(w_push, "mov %rsp, %r9; lea 0x408(%rbx), %rsp; push %r8; mov %r9, %rsp");
-WRITER(w_helper,
-       "mov %r8d, %eax; and $0x7f, %eax; lea 0x500(%rbx), %r9; sgdt (%r9); mov %r8, (%r9)");
-
-static const struct {
-	const char *name;
-	const uint8_t *code, *end;
-} writers[] = {
-	{ "plain", w_plain, w_plain_end },  { "locked", w_lock, w_lock_end },
-	{ "non-temporal", w_nt, w_nt_end }, { "REP", w_rep, w_rep_end },
-	{ "PUSH", w_push, w_push_end },	    { "helper", w_helper, w_helper_end },
-};
-
-static void *race_thread(void *arg)
-{
-	struct vm *c = arg;
-	int end;
-
-	do {
-		end = vm_run(c);
-		if (end == KVM_EXIT_DIRTY_RING_FULL)
-			usleep(100);
-	} while (end == -EINTR || end == KVM_EXIT_DIRTY_RING_FULL || end == KVM_EXIT_MMIO);
-	if (end != KVM_EXIT_HLT)
-		check_failed("writer", "%s", vm_exit_text(c, end));
-	return NULL;
-}
-
-static void race_cpu(struct race *r, unsigned i, const uint8_t *code, const uint8_t *end)
-{
-	struct vm *c = &r->cpu[i];
-	struct kvm_regs regs;
-
-	*c = r->vm;
-	if (i) {
-		c->vcpu = (int)vm_ioctl(c, c->fd, KVM_CREATE_VCPU, i);
-		c->run = c->ops->mmap(NULL, c->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
-				      c->vcpu, 0);
-		if (c->vcpu < 0 || c->run == MAP_FAILED)
-			check_fatal("vCPU", "%u", i);
-		vm_set_cpuid(c);
-	}
-	vm_cpu_enter(c, VM_LONG, 0);
-	c->mode = VM_LONG;
-	vm_load(c, VM_CODE + 0x1000 * i, code, end - code);
-	regs = vm_regs(c);
-	regs.rip = VM_CODE + 0x1000 * i;
-	regs.rsp = STACK(i) + 0xff0;
-	regs.rdi = i;
-	regs.rsi = AT;
-	vm_set_regs(c, &regs);
-}
-
-static void race_slot(struct race *r, unsigned flags)
-{
-	vm_slot(&r->vm, SLOT, flags, AT, PAGES << 12, r->memory);
-}
-
-/* Copy what was reported; what was not must not differ from the copy of before the harvest. */
-static void race_take(struct race *r, const uint64_t *got)
-{
-	for (unsigned i = 0; i < PAGES; i++) {
-		if (!(got[i / 64] >> i % 64 & 1))
-			continue;
-		memcpy(r->copy + (i << 12), r->memory + (i << 12), 4096);
-		r->pages++;
-	}
-	r->rounds++;
-}
-
-enum how { GET, CLEAR, RESET, FLAGS, MOVE, DELETE, HOWS };
-static const char *const how_names[HOWS] = { "GET", "CLEAR", "RESET", "flags", "move", "delete" };
-
-#define RING_ENTRIES (VM_RING_BYTES / sizeof(struct kvm_dirty_gfn))
-
-static struct kvm_dirty_gfn *ring_map(struct vm *c)
-{
-	void *p = c->ops->mmap(NULL, VM_RING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, c->vcpu,
-			       KVM_DIRTY_LOG_PAGE_OFFSET * 4096l);
-
-	if (p == MAP_FAILED)
-		check_fatal("mmap of the ring", "%s", strerror(errno));
-	return p;
-}
-
-/* Harvest one ring in order; the slot's pages into @got. Returns entries. */
-static unsigned ring_fetch(struct kvm_dirty_gfn *ring, uint32_t *fetched, uint64_t *got,
-			   uint64_t pages)
-{
-	unsigned n = 0;
-
-	for (;; (*fetched)++, n++) {
-		struct kvm_dirty_gfn *e = &ring[*fetched % RING_ENTRIES];
-
-		if (!(__atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY))
-			return n;
-		if (e->slot == SLOT && e->offset < pages)
-			got[e->offset / 64] |= 1ull << e->offset % 64;
-		__atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
-	}
-}
-
-static void race_reset(struct race *r)
-{
-	uint64_t got[WORDS] = { 0 };
-	long n = 0;
-
-	for (unsigned i = 0; i < r->n; i++)
-		n += ring_fetch(r->ring[i], &r->fetched[i], got, PAGES);
-	CHECK_EQ(vm_ioctl(&r->vm, r->vm.fd, KVM_RESET_DIRTY_RINGS, 0), n);
-	race_take(r, got);
-}
-
-static void race_take_all(struct race *r)
-{
-	uint64_t all[WORDS];
-
-	memset(all, 0xff, sizeof(all));
-	race_take(r, all);
-}
-
-/* What happens to the slot now and then besides being harvested. */
-static void race_disturb(struct race *r, enum how how)
-{
-	if (how == MOVE) { /* the log goes along */
-		vm_slot(&r->vm, SLOT, LOG, AT2, PAGES << 12, r->memory);
-		race_slot(r, LOG);
-		return;
-	}
-	/* What is written between is not in the log, so all is copied. */
-	vm_slot(&r->vm, SLOT, 0, AT, how == DELETE ? 0 : PAGES << 12, r->memory);
-	race_slot(r, LOG);
-	race_take_all(r);
-}
-
-static void race_round(struct race *r, enum how how)
-{
-	uint64_t got[WORDS] = { 0 };
-
-	if (how == RESET) {
-		race_reset(r);
-		return;
-	}
-	if (log_get(&r->vm, SLOT, got))
-		check_fatal("KVM_GET_DIRTY_LOG", "failed");
-	if (how == CLEAR && log_clear(&r->vm, SLOT, PAGES, got))
-		check_fatal("KVM_CLEAR_DIRTY_LOG", "failed");
-	race_take(r, got);
-	if (how >= FLAGS && r->rounds % 4 == 0)
-		race_disturb(r, how);
-}
-
-static long elapsed(const struct timespec *start)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (now.tv_sec - start->tv_sec) * 1000 + (now.tv_nsec - start->tv_nsec) / 1000000;
-}
-
-static unsigned long race_differ(const struct race *r)
-{
-	unsigned long n = 0;
-
-	for (unsigned i = 0; i < PAGES; i++)
-		n += memcmp(r->copy + (i << 12), r->memory + (i << 12), 4096) != 0;
-	return n;
-}
-
-static void race_tell(const struct race *r)
-{
-	const uint64_t *copy = (void *)r->copy, *memory = (void *)r->memory;
-
-	for (unsigned i = 0; i < PAGES * 512; i++)
-		if (copy[i] != memory[i])
-			check_note("page %u, offset %#x: %#lx, copied %#lx", i / 512, i % 512 * 8,
-				   memory[i], copy[i]);
-}
-
-static void race_make(struct race *r, unsigned cpus, unsigned kind, enum how how)
-{
-	memset(r, 0, sizeof(*r));
-	vm_make(&r->vm, how == RESET ? VM_RING : 0);
-	vm_enter(&r->vm, VM_LONG, 0);
-	if (how == CLEAR)
-		manual(&r->vm, 1);
-	r->n = cpus;
-	r->memory =
-		mmap(NULL, PAGES << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	r->copy = calloc(PAGES, 4096);
-	if (r->memory == MAP_FAILED || !r->copy)
-		check_fatal("race", "no memory");
-	race_slot(r, 0);
-	for (unsigned i = 0; i < cpus; i++)
-		race_cpu(r, i, writers[kind].code, writers[kind].end);
-	for (unsigned i = 0; i < cpus && how == RESET; i++)
-		r->ring[i] = ring_map(&r->cpu[i]);
-}
-
-static void race_free(struct race *r)
-{
-	for (unsigned i = 1; i < r->n; i++) {
-		munmap(r->cpu[i].run, r->cpu[i].run_size);
-		r->cpu[i].ops->close(r->cpu[i].vcpu);
-	}
-	vm_destroy(&r->vm);
-	munmap(r->memory, PAGES << 12);
-	free(r->copy);
-}
-
-static void race(unsigned cpus, unsigned kind, enum how how, unsigned millis)
-{
-	struct timespec start;
-	struct race r;
-
-	race_make(&r, cpus, kind, how);
-	for (unsigned i = 0; i < cpus; i++)
-		if (pthread_create(&r.thread[i], NULL, race_thread, &r.cpu[i]))
-			check_fatal("pthread_create", "failed");
-	race_slot(&r, LOG);
-	memcpy(r.copy, r.memory, PAGES << 12);
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	/* On a busy machine a round waits for time slices of vCPUs. */
-	while (elapsed(&start) < millis || (r.pages <= PAGES && elapsed(&start) < 20 * millis))
-		race_round(&r, how);
-	r.vm.ram[STOP_FLAG] = 1;
-	for (unsigned i = 0; i < cpus; i++)
-		pthread_join(r.thread[i], NULL);
-	race_round(&r, how >= FLAGS ? GET : how);
-	if (race_differ(&r)) {
-		check_failed(writers[kind].name, "%s, %u vCPUs: %lu pages lost in %lu rounds",
-			     how_names[how], cpus, race_differ(&r), r.rounds);
-		race_tell(&r);
-	}
-	CHECK(r.pages > PAGES && r.rounds > 2);
-	race_free(&r);
-}
-
 /* --- The ring by itself: exits before it is full, no progress until it is reset, no entry lost. */
 
 #define MANY 3000u
@@ -622,7 +327,7 @@ static void ring_full(void)
 		CHECK_EQ(vm_regs(&vm).rip, rip);
 		CHECK_EQ(vm_regs(&vm).rcx, rcx);
 		CHECK_EQ(vm_ioctl(&vm, vm.fd, KVM_RESET_DIRTY_RINGS, 0), 0); /* nothing harvested */
-		n = ring_fetch(ring, &fetched, got, MANY);
+		n = ring_fetch(ring, &fetched, SLOT, got, MANY);
 		CHECK(n >= RING_ENTRIES - 64 && n < RING_ENTRIES);
 		total += n;
 		/* What the program makes of slot and offset afterwards does no harm. */
@@ -631,7 +336,7 @@ static void ring_full(void)
 		CHECK_EQ(vm_ioctl(&vm, vm.fd, KVM_RESET_DIRTY_RINGS, 0), n);
 	}
 	CHECK_EQ(vm.run->exit_reason, KVM_EXIT_HLT);
-	total += ring_fetch(ring, &fetched, got, MANY);
+	total += ring_fetch(ring, &fetched, SLOT, got, MANY);
 	CHECK_EQ(total, MANY);
 	CHECK(exits >= MANY / RING_ENTRIES);
 	for (unsigned i = 0; i < MANY; i++)
@@ -646,35 +351,10 @@ static void ring_full(void)
 	munmap(p, MANY << 12);
 }
 
-static void race_all(unsigned cpus)
-{
-	for (enum how how = 0; how < HOWS; how++)
-		for (unsigned kind = 0; kind < sizeof(writers) / sizeof(writers[0]); kind++)
-			race(cpus, kind, how, MILLIS);
-}
-
-static void race_1(void)
-{
-	race_all(1);
-}
-
-static void race_2(void)
-{
-	race_all(2);
-}
-
-static void race_4(void)
-{
-	race_all(4);
-}
-
 VM_TESTS({ .name = "every kind of write", .run = every_kind },
 	 { .name = "accessed and dirty bits of page tables", .run = table_bits },
 	 { .name = "CR0.WP clear", .run = wp_clear },
 	 { .name = "accessed and busy bits of descriptors", .run = descriptors },
 	 { .name = "frames of exceptions", .run = frames },
 	 { .name = "time page, and stores of the VMM", .run = own_writes },
-	 { .name = "ring", .run = ring_full },
-	 { .name = "1 writer against harvests", .run = race_1, .seconds = 60 },
-	 { .name = "2 writers against harvests", .run = race_2, .seconds = 60 },
-	 { .name = "4 writers against harvests", .run = race_4, .seconds = 60 });
+	 { .name = "ring", .run = ring_full });

@@ -11,22 +11,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "vm.h"
 
 #define LOG  KVM_MEM_LOG_DIRTY_PAGES
 #define AT   0x8000000ul /* a slot of its own, mapped by the page tables */
+#define AT2  0x9000000ul
 #define SLOT 5
-
-static long log_get(struct vm *vm, unsigned slot, uint64_t *bits)
-{
-	struct kvm_dirty_log d = { .slot = slot, .dirty_bitmap = bits };
-
-	return vm_ioctl(vm, vm->fd, KVM_GET_DIRTY_LOG, (unsigned long)&d);
-}
 
 #define FAR (AT + 0x10000) /* the missing page */
 GUEST(stuck_store, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); mov %rax, 0x10008(%rbx); hlt");
 GUEST(stuck_load, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); mov 0x10008(%rbx), %rax; hlt");
+GUEST(stuck_lock, 64,
+      "mov $0x8000000, %ebx; movb $1, (%rbx); mov $1, %eax; lock xadd %rax, 0x10008(%rbx); hlt");
 GUEST(stuck_nt, 64, "mov $0x8000000, %ebx; movb $1, (%rbx); movnti %rax, 0x10008(%rbx); hlt");
 GUEST(stuck_push, 64,
       "mov $0x8000000, %ebx; movb $1, (%rbx); mov $0x8010ff8, %esp; push %rax; hlt");
@@ -44,6 +41,7 @@ static const struct {
 } stuck[] = {
 	{ "store", stuck_store, stuck_store_end, true },
 	{ "load", stuck_load, stuck_load_end, false },
+	{ "locked", stuck_lock, stuck_lock_end, true },
 	{ "non-temporal", stuck_nt, stuck_nt_end, true },
 	{ "PUSH", stuck_push, stuck_push_end, true },
 	{ "CALL", stuck_call, stuck_call_end, true },
@@ -63,11 +61,24 @@ static int uffd_open(void)
 	return fd;
 }
 
+/* What happens to the log meanwhile. The last two wait for the vCPU, so a thread does them that serves no page. */
+enum how { GET, CLEAR, RESET, FLAGS, MOVE, DELETE, HOWS };
+static const char *const how_names[HOWS] = { "GET", "CLEAR", "RESET", "flags", "move", "delete" };
+
+#define PAGES 64ul
+
 struct server {
 	struct vm *vm;
 	int fd;
+	enum how how;
 	void (*give)(struct server *s, uint64_t address); /* the missing page */
 	uint64_t got[2];				  /* harvested while the vCPU waited */
+	uint8_t *memory;
+	uint8_t copy
+		[17]
+		[4096]; /* as of the harvest, of what it reported; the missing page is the last */
+	struct kvm_dirty_gfn *ring;
+	uint32_t fetched;
 };
 
 static void zeros_serve(struct server *s, uint64_t address)
@@ -78,16 +89,73 @@ static void zeros_serve(struct server *s, uint64_t address)
 		check_fatal("UFFDIO_ZEROPAGE", "%s", strerror(errno));
 }
 
+static void harvest(struct server *s, uint64_t got[2])
+{
+	got[0] = got[1] = 0;
+	if (s->how == RESET) {
+		unsigned n = ring_fetch(s->ring, &s->fetched, SLOT, got, PAGES);
+
+		CHECK_EQ(vm_ioctl(s->vm, s->vm->fd, KVM_RESET_DIRTY_RINGS, 0), n);
+		return;
+	}
+	CHECK_EQ(log_get(s->vm, SLOT, got), 0);
+	if (s->how == CLEAR)
+		CHECK_EQ(log_clear(s->vm, SLOT, PAGES, got), 0);
+}
+
+static void copy_take(struct server *s, uint64_t which)
+{
+	for (unsigned i = 0; i < 17; i++)
+		if (which >> i & 1)
+			memcpy(s->copy[i], s->memory + (i << 12), 4096);
+}
+
+static void slot_set(struct server *s, uint64_t at, unsigned flags, bool there)
+{
+	vm_slot(s->vm, SLOT, flags, at, there ? PAGES << 12 : 0, s->memory);
+}
+
+static void *slot_change(void *arg)
+{
+	struct server *s = arg;
+
+	if (s->how == MOVE) { /* the log goes along */
+		slot_set(s, AT2, LOG, true);
+		slot_set(s, AT, LOG, true);
+		return NULL;
+	}
+	slot_set(s, AT, 0, false);
+	slot_set(s, AT, LOG, true);
+	copy_take(s, 0x1ffff);
+	s->got[0] = 0x1ffff;
+	return NULL;
+}
+
 static void *serve(void *arg)
 {
 	struct server *s = arg;
 	struct uffd_msg msg;
+	pthread_t changer;
 
 	if (read(s->fd, &msg, sizeof(msg)) != sizeof(msg))
 		check_fatal("userfaultfd", "no event");
 	usleep(1000);
-	CHECK_EQ(log_get(s->vm, SLOT, s->got), 0);
+	if (s->how >= MOVE) {
+		if (pthread_create(&changer, NULL, slot_change, s))
+			check_fatal("pthread_create", "failed");
+		usleep(2000);
+	} else if (s->how == FLAGS) { /* what is written between is in no log */
+		slot_set(s, AT, 0, true);
+		slot_set(s, AT, LOG, true);
+		s->got[0] = 0xffff;
+		copy_take(s, s->got[0]);
+	} else {
+		harvest(s, s->got);
+		copy_take(s, s->got[0] & 0xffff);
+	}
 	s->give(s, msg.arg.pagefault.address & ~4095ul);
+	if (s->how >= MOVE)
+		pthread_join(changer, NULL);
 	return NULL;
 }
 
@@ -97,67 +165,89 @@ struct stuck_vm {
 	uint8_t *memory;
 };
 
-static void stuck_make(struct stuck_vm *t, const uint8_t *code, const uint8_t *end,
+static void stuck_make(struct stuck_vm *t, const uint8_t *code, const uint8_t *end, enum how how,
 		       void (*give)(struct server *s, uint64_t address))
 {
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 
-	t->server = (struct server){ .vm = &t->vm, .fd = uffd_open(), .give = give };
+	memset(t, 0, sizeof(*t));
 	t->memory =
-		mmap(NULL, 64 << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	vm_make(&t->vm, 0);
+		mmap(NULL, PAGES << 12, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	t->server = (struct server){
+		.vm = &t->vm, .fd = uffd_open(), .how = how, .give = give, .memory = t->memory
+	};
+	vm_make(&t->vm, how == RESET ? VM_RING : 0);
 	vm_enter(&t->vm, VM_LONG, 0);
+	if (how == CLEAR)
+		log_manual(&t->vm, 1);
+	if (how == RESET)
+		t->server.ring = ring_map(&t->vm);
 	vm_load(&t->vm, VM_CODE, code, end - code);
 	memset(t->memory, 0, 16 << 12);
-	vm_slot(&t->vm, SLOT, LOG, AT, 64 << 12, t->memory);
+	vm_slot(&t->vm, SLOT, LOG, AT, PAGES << 12, t->memory);
 	reg.range.start = (uintptr_t)t->memory + 0x10000;
 	reg.range.len = 4096;
 	if (ioctl(t->server.fd, UFFDIO_REGISTER, &reg))
 		check_fatal("UFFDIO_REGISTER", "%s", strerror(errno));
 }
 
+/* What finds no slot is a device's, and stores nothing. */
 static void stuck_go(struct stuck_vm *t, uint64_t after[2])
 {
 	pthread_t thread;
+	int end;
 
-	after[0] = after[1] = 0;
 	if (pthread_create(&thread, NULL, serve, &t->server))
 		check_fatal("pthread_create", "failed");
-	CHECK_EXIT(&t->vm, KVM_EXIT_HLT);
+	do
+		end = vm_run(&t->vm);
+	while (end == KVM_EXIT_MMIO && t->server.how >= MOVE);
+	CHECK_EQ(end, KVM_EXIT_HLT);
 	pthread_join(thread, NULL);
-	CHECK_EQ(log_get(&t->vm, SLOT, after), 0);
+	harvest(&t->server, after);
 }
 
 static void stuck_free(struct stuck_vm *t)
 {
+	if (t->server.ring)
+		munmap(t->server.ring, VM_RING_BYTES);
 	vm_destroy(&t->vm);
 	close(t->server.fd);
-	munmap(t->memory, 64 << 12);
+	munmap(t->memory, PAGES << 12);
 }
 
-static void stuck_run(unsigned i)
+static void stuck_run(unsigned i, enum how how)
 {
 	uint64_t before, after[2];
 	struct stuck_vm t;
 
-	stuck_make(&t, stuck[i].code, stuck[i].end, zeros_serve);
+	stuck_make(&t, stuck[i].code, stuck[i].end, how, zeros_serve);
 	stuck_go(&t, after);
 	before = t.server.got[0];
-	if (!(before & 1))
-		check_failed(stuck[i].name, "the page written before is not in the log");
+	if (!((before | after[0]) & 1))
+		check_failed(stuck[i].name, "%s: the page written before is not in the log",
+			     how_names[how]);
+	for (unsigned page = 0; page < 17; page++)
+		if (memcmp(t.memory + (page << 12), t.server.copy[page], 4096) != 0 &&
+		    !(after[0] >> page & 1))
+			check_failed(stuck[i].name,
+				     "%s: a store to page %u is in no log: %#lx, then %#lx",
+				     how_names[how], page, before, after[0]);
 	/* The store came after the harvest, so it has to be in the next log, whatever was in the first. */
-	if (stuck[i].writes && !(after[0] >> 16 & 1))
-		check_failed(stuck[i].name, "the store is in no log: %#lx, then %#lx", before,
+	if (stuck[i].writes && how < MOVE && !(after[0] >> 16 & 1))
+		check_failed(stuck[i].name, "%s: the store is in no log: %#lx, then %#lx",
+			     how_names[how], before, after[0]);
+	if (!stuck[i].writes && how < MOVE && after[0])
+		check_failed(stuck[i].name, "%s: a load is in the log: %#lx", how_names[how],
 			     after[0]);
-	if (!stuck[i].writes && after[0])
-		check_failed(stuck[i].name, "a load is in the log: %#lx", after[0]);
 	stuck_free(&t);
 }
 
 static void stuck_all(void)
 {
-	for (unsigned i = 0; i < sizeof(stuck) / sizeof(stuck[0]); i++)
-		stuck_run(i);
+	for (enum how how = 0; how < HOWS; how++)
+		for (unsigned i = 0; i < sizeof(stuck) / sizeof(stuck[0]); i++)
+			stuck_run(i, how);
 }
 
 /*
@@ -183,7 +273,7 @@ static void stuck_between(void)
 	struct stuck_vm t;
 	uint64_t after[2];
 
-	stuck_make(&t, stuck_window, stuck_window_end, table_serve);
+	stuck_make(&t, stuck_window, stuck_window_end, GET, table_serve);
 	*vm_pde(&t.vm, FAR_LIN) = FAR | 0x63;
 	stuck_go(&t, after);
 	if (!(t.server.got[0] & 1))
@@ -232,7 +322,7 @@ static void stuck_slot_changes(void)
 	pthread_t thread;
 	int r;
 
-	stuck_make(&t, stuck_slots, stuck_slots_end, NULL);
+	stuck_make(&t, stuck_slots, stuck_slots_end, GET, NULL);
 	if (pthread_create(&thread, NULL, serve_late, &t))
 		check_fatal("pthread_create", "failed");
 	r = vm_run(&t.vm);
