@@ -66,14 +66,50 @@ static void for_bit(struct start *s, const struct testcase *c, struct rng *r)
 		s->st.gpr[reg] = (s64)rng_below(r, 4096) - 2048;
 }
 
+static unsigned operands_in_memory(const struct testcase *c)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->zi.operand_count; i++)
+		n += c->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY;
+	return n;
+}
+
+/* One pointer of a repeated string a few elements before a hole, the other one far from any. */
+static void to_the_edge(struct start *s, const struct testcase *c, struct rng *r)
+{
+	unsigned first = rng_below(r, 2);
+
+	for (unsigned i = 0, n = 0; i < c->zi.operand_count; i++) {
+		const ZydisDecodedOperand *op = &c->ops[i];
+		unsigned size = op->size / 8;
+		u64 off = rng_below(r, 12 * size), base;
+
+		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
+			continue;
+		if (n++ == first || (first && operands_in_memory(c) == 1))
+			off = s->st.rflags & FL_DF ? off : DATA_SIZE - size - off;
+		else
+			off = DATA_SIZE / 2 + off;
+		base = op->mem.segment == ZYDIS_REGISTER_FS   ? c->fs_base
+		       : op->mem.segment == ZYDIS_REGISTER_GS ? c->gs_base
+							      : 0;
+		s->st.gpr[ZydisRegisterGetId(op->mem.base)] =
+			ARENA + DATA_OFF + off - base +
+			(c->zi.address_width == 32 ? rng_next(r) << 32 : 0);
+	}
+}
+
 static void for_repeat(struct start *s, const struct testcase *c, struct rng *r)
 {
 	if (c->zi.attributes &
 	    (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
 		s->st.gpr[RCX] =
 			rng_below(r, 24) | (c->zi.address_width == 32 ? rng_next(r) << 32 : 0);
-	if (rng_chance(r, 40))
+	if (rng_chance(r, 50))
 		s->st.rflags |= FL_DF;
+	if (rng_chance(r, 30))
+		to_the_edge(s, c, r);
 }
 
 static void for_lock(struct start *s, const struct testcase *c, struct rng *r)

@@ -92,6 +92,11 @@ static void rows_make(void)
 	is_amd = __builtin_cpu_is("amd");
 }
 
+bool host_is_amd(void)
+{
+	return is_amd;
+}
+
 bool insn_decode(const u8 *bytes, ZydisDecodedInstruction *zi, ZydisDecodedOperand *ops)
 {
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, zi, ops));

@@ -79,6 +79,7 @@ extern unsigned nrows;
 void forms_find(void);
 u64 form_key(const struct template *t, const ZydisDecodedInstruction *zi,
 	     const ZydisDecodedOperand *ops);
+bool host_is_amd(void);
 bool insn_decode(const u8 *bytes, ZydisDecodedInstruction *zi, ZydisDecodedOperand *ops);
 
 /* encode.c */
@@ -182,7 +183,14 @@ bool testcase_is_loose(const struct testcase *c);
 
 /* classes.c: note a run that was compared on all sides. */
 void classes_note(const struct testcase *c, const struct start *s, const struct outcome *native);
-/* One TAP line each, numbers from @number on; @all: a class that never came up has failed. */
+/* One TAP line each, numbers from @number on; @all: a class that never came up has failed, and that this is so is proved. */
 bool classes_print(unsigned *number, bool all);
+
+/* summary.c: runs by group, prefix and end */
+void summary_form(const struct testcase *c);
+void summary_note(const struct testcase *c, const struct outcome *native);
+void summary_print(void);
+/* compare.c: what is not compared, and why. */
+void loose_print(void);
 
 #endif

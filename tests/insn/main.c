@@ -17,7 +17,7 @@ static struct options {
 	u64 seed;
 	unsigned states, shard, shards, shown;
 	const char *only;
-	bool verbose;
+	bool verbose, table;
 } options = { .seed = 1, .states = 100, .shards = 1, .shown = SHOWN_PER_ROW };
 
 u8 image[ARENA_SIZE];
@@ -178,6 +178,7 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	row->runs++;
 	row->faults += native.vector != -1;
 	runs++;
+	summary_note(c, &native);
 	all = true;
 	for (unsigned which = 0; which < GUESTS; which++) {
 		restore(guest_arena, &s);
@@ -217,6 +218,8 @@ static void run_form(const struct form *form)
 		if (!n)
 			watch();
 		testcase_make(&c, form, &r);
+		if (!n)
+			summary_form(&c);
 		describe(&c);
 		code_write(&c);
 		for (unsigned i = 0; i < STATES_PER_CASE && n < options.states; i++, n++)
@@ -287,7 +290,7 @@ static bool print_totals(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: insn [--states N] [--seed N] [--only ROW|MNEMONIC] [--shard I/N] "
-			"[--shown N] [--verbose]\n");
+			"[--shown N] [--verbose] [--table]\n");
 	return 2;
 }
 
@@ -302,6 +305,10 @@ static bool parse(int argc, char **argv)
 
 		if (!strcmp(name, "--verbose")) {
 			options.verbose = true;
+			continue;
+		}
+		if (!strcmp(name, "--table")) {
+			options.table = true;
 			continue;
 		}
 		if (++i == argc)
@@ -363,6 +370,10 @@ int main(int argc, char **argv)
 			run_form(&forms[i]);
 	ok = print_rows();
 	ok &= print_totals();
+	if (options.table) {
+		summary_print();
+		loose_print();
+	}
 	guest_exit();
 	return !ok;
 }

@@ -83,6 +83,7 @@ extern const char *const prefix_names[PREFIXES];
 struct rule;
 struct cell {
 	const struct rule *rule;
+	unsigned number; /* of the rule, among those that are tried */
 	const struct mode *mode;
 	enum mode_id id;
 	enum prefix prefix;
@@ -115,6 +116,16 @@ struct rule {
 /* The rules, by file. */
 extern const struct rule rules_control[], rules_msr[], rules_address[], rules_string[];
 extern const unsigned nrules_control, nrules_msr, nrules_address, nrules_string;
+
+/* cells.c */
+#define RULES_MAX 64
+bool cell_is_possible(const struct cell *c);
+/* One case, on @bad guests not as the rule has it; returns how many of its rule and mode were by now. */
+unsigned cell_note(const struct cell *c, bool faulted, unsigned bad);
+/* One TAP line each; false: a rule that was broken or never tried, a cell that is neither tried nor impossible. */
+bool cells_print_rule(const struct rule *rule, unsigned number);
+bool cells_are_complete(const struct rule *const *rules, unsigned n);
+void cells_print_tables(const struct rule *const *rules, unsigned n);
 
 /* nested.c: rows whose guests do not exist yet. */
 void nested_print(void);

@@ -320,8 +320,6 @@ static void apply_nothing(const struct cell *c, struct world *w)
 
 static bool encode_invpcid(struct cell *c)
 {
-	if (!c->p66)
-		return false;
 	code_prefixes(c);
 	code_byte(c, 0x0f);
 	code_byte(c, 0x38);
@@ -353,6 +351,10 @@ static void apply_invpcid(const struct cell *c, struct world *w)
 	unsigned up = c->id == M_LONG57 ? 7 : 16;
 	bool ok;
 
+	if (!c->p66) /* a part of the opcode */
+		return fault(w, VEC_UD, 0);
+	if (c->mode->user)
+		return fault(w, VEC_GP, 0);
 	if (!linear(c, w, effective(c, w), 16, false, &lin))
 		return;
 	memcpy(d, w->data + lin - DATA_AT, 16);
@@ -468,7 +470,7 @@ const struct rule rules_control[] = {
 	{ "SMSW r", ALL, false, encode_smsw_reg, NULL, apply_smsw },
 	{ "LMSW r", ALL, true, encode_lmsw_reg, prepare_lmsw, apply_lmsw },
 	{ "INVLPG m", ALL, true, encode_invlpg, NULL, apply_nothing },
-	{ "INVPCID r,m", ALL, true, encode_invpcid, prepare_invpcid, apply_invpcid },
+	{ "INVPCID r,m", ALL, false, encode_invpcid, prepare_invpcid, apply_invpcid },
 	{ "CLTS", ALL, true, encode_clts, prepare_clts, apply_clts },
 	{ "INVD", ALL, true, encode_invd, NULL, apply_nothing },
 	{ "WBINVD", ALL, true, encode_wbinvd, NULL, apply_nothing },

@@ -154,10 +154,8 @@ static void apply_gp(const struct cell *c, struct world *w)
 
 static bool encode_rdpid(struct cell *c)
 {
-	if (c->p66) /* 66 F3 0F C7 is another instruction to some decoders */
-		return false;
 	c->seg = NO_REG;
-	code_byte(c, 0xf3);
+	code_byte(c, 0xf3); /* it comes before 66h, wherever it stands: measured */
 	code_prefixes(c);
 	code_byte(c, 0x0f);
 	code_byte(c, 0xc7);
