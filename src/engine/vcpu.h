@@ -242,12 +242,12 @@ struct written_range {
 };
 
 struct requests {
-	u32 lock;   /* spin; guards written[] and nwritten; held for a few stores */
-	u32 wanted; /* enum request */
+	u32 lock;	  /* spin; guards written[] and nwritten; held for a few stores */
+	u32 wanted;	  /* enum request */
 	u64 epoch, acked; /* requests in all */
-	bool in;      /* the owner is IN */
-	bool serving; /* the owner is about to acknowledge */
-	u32 nwritten; /* > WRITTEN_MAX: too many, verify all pages */
+	bool in;	  /* the owner is IN */
+	bool serving;	  /* the owner is about to acknowledge */
+	u32 nwritten;	  /* > WRITTEN_MAX: too many, verify all pages */
 	struct written_range written[WRITTEN_MAX];
 };
 
