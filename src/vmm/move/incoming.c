@@ -10,6 +10,7 @@
 
 #include "base/thread.h"
 #include "vmm/move/digest.h"
+#include "vmm/move/job.h"
 #include "vmm/move/pages.h"
 #include "vmm/move/uri.h"
 
@@ -132,6 +133,7 @@ static int frame_take_in(struct incoming *in, const struct ram *ram, struct why 
 /* The last frame of the source's may hold the SHA-256 of its memory. */
 static int digest_check(struct incoming *in, const struct ram *ram, struct why *why)
 {
+	const u64 start = move_now_us();
 	u8 digest[SHA256_BYTES];
 	int r;
 
@@ -140,6 +142,7 @@ static int digest_check(struct incoming *in, const struct ram *ram, struct why *
 	if (in->wire.size != SHA256_BYTES)
 		return refuse(in, "a SHA-256 of another size", why);
 	r = ram_digest(ram, digest, why);
+	in->digest_us = move_now_us() - start + 1;
 	if (r == 0 && memcmp(digest, in->wire.data, SHA256_BYTES) != 0)
 		return refuse(in, "memory is not the same on both sides (SHA-256)", why);
 	return r;
@@ -199,7 +202,8 @@ static void commit_wait(struct incoming *in)
 {
 	char text[400];
 	struct why why;
-	int r = wire_send(&in->wire, FRAME_READY, NULL, 0, &why);
+	int r = wire_send(&in->wire, FRAME_READY, &in->digest_us,
+			  in->digest_us ? sizeof(in->digest_us) : 0, &why);
 
 	if (r == 0)
 		r = wire_expect(&in->wire, FRAME_COMMIT, &why);

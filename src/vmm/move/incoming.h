@@ -27,6 +27,7 @@ struct incoming {
 	u8 *state;
 	size_t state_size;
 	u64 rounds, pages;
+	u64 digest_us; /* of --verify */
 	pthread_t thread;
 	bool has_thread;
 };

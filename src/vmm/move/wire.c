@@ -31,7 +31,7 @@ static const struct frame_row {
 	[FRAME_ROUND_DONE] = { "round-done", 0 },
 	[FRAME_STATE] = { "state", 64u << 20 },
 	[FRAME_END] = { "end", SHA256_BYTES },
-	[FRAME_READY] = { "ready", 0 },
+	[FRAME_READY] = { "ready", 8 },
 	[FRAME_COMMIT] = { "commit", 0 },
 	[FRAME_RUNNING] = { "running", 0 },
 };

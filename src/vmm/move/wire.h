@@ -32,8 +32,8 @@ enum frame_type {
 	FRAME_ROUND,
 	FRAME_ROUND_DONE,
 	FRAME_STATE,
-	FRAME_END, /* SHA-256 of all memory, or nothing */
-	FRAME_READY,
+	FRAME_END,   /* SHA-256 of all memory, or nothing */
+	FRAME_READY, /* u64 microseconds that the SHA-256 took there, or nothing */
 	FRAME_COMMIT,
 	FRAME_RUNNING,
 	FRAME_TYPES,
