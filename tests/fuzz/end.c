@@ -31,22 +31,6 @@ static void stream_watch(unsigned ms)
 	setitimer(ITIMER_PROF, &t, NULL);
 }
 
-/* --- what is not compared at all --- */
-
-/* Whether it wrote to its page tables: when that takes effect is the processor's choice. A and D do not count. */
-static bool tables_changed(const u8 *ram)
-{
-	for (u32 at = AT_PML5; at < AT_PD32 + PAGE_SIZE; at += 8) {
-		u64 a, b;
-
-		memcpy(&a, ram + at, 8);
-		memcpy(&b, clean + at, 8);
-		if ((a ^ b) & ~0x6000000060ull)
-			return true;
-	}
-	return false;
-}
-
 /* --- what is not compared with the fast form unless it is exact --- */
 
 /* DIFFERS (engine/slow.c): it arrives at a branch target that is not canonical, and faults there. */
@@ -115,13 +99,11 @@ static int vector_of(const struct x86_cpu *cpu)
 	return off / 16 == VEC_BP ? -1 : (int)off / 16;
 }
 
-bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n,
-		const struct world *in, struct end *out)
+void stream_begin(unsigned which, const struct cell *c, const u8 *code, unsigned n,
+		  const struct world *in)
 {
 	struct engine_vcpu *v = machine_vcpu(which);
-	struct x86_cpu *cpu = engine_cpu(v);
 	u8 *ram = machine_ram();
-	enum engine_exit how;
 
 	if (!clean) {
 		clean = malloc(RAM_SIZE);
@@ -130,19 +112,29 @@ bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n
 	memcpy(ram, clean, RAM_SIZE);
 	memset(ram + AT_CODE, 0xcc, STREAM_MAX + 16);
 	memcpy(ram + AT_CODE, code, n);
-	cpu_prepare(cpu, c, in);
+	cpu_prepare(engine_cpu(v), c, in);
 	engine_state_changed(v);
+}
+
+bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n,
+		const struct world *in, struct end *out)
+{
+	struct engine_vcpu *v = machine_vcpu(which);
+	struct x86_cpu *cpu = engine_cpu(v);
+	enum engine_exit how;
+
+	stream_begin(which, c, code, n, in);
 	stream_watch(STREAM_MS);
 	how = engine_run(v);
 	stream_watch(0);
-	if (how == ENGINE_KICKED || tables_changed(ram))
+	if (how == ENGINE_KICKED)
 		return false;
 	memset(&out->world, 0, sizeof(out->world));
 	world_read(cpu, &out->world);
 	out->world.flags &= AF_OF | AF_CF | AF_PF | AF_AF | AF_ZF | AF_SF;
 	out->world.vector = vector_of(cpu);
 	memcpy(out->xsave, cpu->xsave, sizeof(out->xsave));
-	memcpy(out->memory, ram, RAM_SIZE);
+	memcpy(out->memory, machine_ram(), RAM_SIZE);
 	out->is_lax = end_is_lax(cpu, c, code, n, out);
 	return true;
 }

@@ -14,10 +14,11 @@ struct end {
 	bool is_lax; /* what the fast form leaves here may be something else, see end_is_lax() */
 };
 
-/*
- * Run @n bytes until the guest halts, faults, or asks for a device. False: it was still running when the time was over, or
- * did what processors are free to answer in more than one way.
- */
+/* Memory, code and registers as they are before the first instruction. */
+void stream_begin(unsigned which, const struct cell *c, const u8 *code, unsigned n,
+		  const struct world *in);
+
+/* Run @n bytes until the guest halts, faults, or asks for a device. False: it was still running when the time was over. */
 bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n,
 		const struct world *in, struct end *out);
 
@@ -26,5 +27,8 @@ bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n
  * else RSP and the last frame show.
  */
 const char *end_difference(const struct end *a, const struct end *b, bool lax);
+
+/* tables.c: run it on the checked form; whether it does what processors are free to answer in more than one way. */
+bool stream_is_open(const struct cell *c, const u8 *code, unsigned n, const struct world *in);
 
 #endif
