@@ -72,6 +72,7 @@ static int system_start(void)
 	system_state.engine.verbose = o.counters;
 	system_state.engine.host = &system_state.host;
 	system_state.collector = o.collector;
+	system_state.halt_poll_ns = o.halt_poll ? HALT_POLL_NS : 0;
 	system_state.engine.windows = o.windows;
 	system_state.engine.loops = o.loops;
 	system_state.engine.ahead = o.ahead;

@@ -62,7 +62,10 @@ struct system {
 	struct x86_host host;
 	struct engine_options engine;
 	u8 collector; /* enum dirty_collector */
+	u32 halt_poll_ns;
 };
+
+#define HALT_POLL_NS 200000u /* the kernel's default for x86 */
 
 /*
  * Lock order: vcpu->lock, vm->lock, then clock_lock or the locks of mem, irqchip and timers, each alone.
@@ -103,6 +106,7 @@ struct vm {
 	struct msr_filter *msr_filter; /* under msr_lock */
 	u64 manual_protect;	       /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 	u32 ring_bytes;		       /* of each vCPU's dirty ring; 0: none */
+	u32 halt_poll_ns;	       /* KVM_CAP_HALT_POLL: how long a halted vCPU looks at most */
 
 	struct hv_vm hv;
 	struct xen_vm xen;
@@ -111,6 +115,13 @@ struct vm {
 
 	struct timer tick; /* looks after vCPUs in guest code, see run.c */
 	bool tick_armed;
+};
+
+/* What a vCPU without work does; see sleep.c. */
+enum vcpu_rest {
+	REST_NOT,
+	REST_POLLS,  /* looks at the doorbell */
+	REST_SLEEPS, /* in a futex wait: a kick must wake */
 };
 
 struct vcpu {
@@ -132,7 +143,7 @@ struct vcpu {
 	bool triple_fault; /* an event of KVM_SET_VCPU_EVENTS: the next KVM_RUN is a shutdown */
 
 	/* Written by other threads. */
-	bool sleeping;	  /* in futex wait: a kick must wake, see sleep.c */
+	u8 rest;	  /* enum vcpu_rest */
 	bool in_guest;	  /* in engine_run(), or about to be */
 	bool cancellable; /* the thread in KVM_RUN looks for its cancellation */
 	bool break_off;	  /* now */
@@ -149,6 +160,8 @@ struct vcpu {
 	struct stats_file stats_file;
 
 	struct pv pv;
+	u32 halt_poll_ns;  /* it looks so long before it sleeps */
+	u32 halt_poll_off; /* not in so many halts */
 	bool sipi_due;
 	u8 sipi_vector;
 	struct pvclock_vcpu clock;

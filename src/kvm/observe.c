@@ -79,7 +79,7 @@ int anykvm_watch(int fd, int on)
 
 static int where(const struct vcpu *v)
 {
-	if (__atomic_load_n(&v->sleeping, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&v->rest, __ATOMIC_RELAXED) != REST_NOT)
 		return WHERE_IDLE;
 	if (!__atomic_load_n(&v->in_guest, __ATOMIC_RELAXED))
 		return WHERE_OUTSIDE;

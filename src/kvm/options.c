@@ -74,6 +74,11 @@ static void set_audit(struct options *o, const struct option_value *v)
 	o->audit_strict = v->value == AUDIT_STRICT;
 }
 
+static void set_halt_poll(struct options *o, const struct option_value *v)
+{
+	o->halt_poll = v->value;
+}
+
 static void set_exact(struct options *o, const struct option_value *v)
 {
 	o->exact = v->value;
@@ -110,6 +115,7 @@ static const struct option options[] = {
 	{ "loops", switch_values, "on or off", set_loops },
 	{ "windows", switch_values, "on or off", set_windows },
 	{ "beside", switch_values, "on or off", set_beside },
+	{ "halt-poll", switch_values, "on or off", set_halt_poll },
 	{ "perf-map", switch_values, "on or off", set_perf_map },
 	{ "exact", switch_values, "on or off", set_exact },
 	{ "audit", audit_values, "off, on or strict", set_audit },
@@ -124,6 +130,7 @@ void options_default(struct options *o)
 	o->loops = true;
 	o->ahead = true;
 	o->beside = true;
+	o->halt_poll = true;
 	o->perf_map = false;
 	o->exact = false;
 	o->audit = 0;
@@ -146,7 +153,7 @@ static int option_apply(struct options *o, const char *key, const char *value, c
 {
 	const struct option_value *v;
 	const struct option *opt;
-	char names[128];
+	char names[160];
 
 	for (opt = options; opt < options + ARRAY_SIZE(options); opt++) {
 		if (strcmp(opt->key, key))

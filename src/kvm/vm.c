@@ -86,6 +86,7 @@ struct vm *vm_create(const struct system *sys, int *err)
 		return NULL;
 	vm->refs = 1;
 	vm->sys = sys;
+	vm->halt_poll_ns = sys->halt_poll_ns;
 	pthread_rwlock_init(&vm->msr_lock, NULL);
 	pthread_mutex_init(&vm->clock_lock, NULL);
 	pthread_mutex_init(&vm->lock, NULL);
@@ -288,8 +289,11 @@ long vm_enable_cap(struct call *c)
 	if (e->flags)
 		return -EINVAL;
 	switch (e->cap) {
-	case KVM_CAP_HALT_POLL: /* a hint: a halted vCPU sleeps at once */
-		return e->args[0] == (u32)e->args[0] ? 0 : -EINVAL;
+	case KVM_CAP_HALT_POLL:
+		if (e->args[0] != (u32)e->args[0])
+			return -EINVAL;
+		__atomic_store_n(&c->vm->halt_poll_ns, e->args[0], __ATOMIC_RELAXED);
+		return 0;
 	case KVM_CAP_EXCEPTION_PAYLOAD:
 		c->vm->exception_payload = e->args[0];
 		return 0;
