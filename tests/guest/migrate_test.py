@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Live migration to and fro with a guest that rewrites its memory; cuts at random bytes; strangers; non-convergence.
-"""usage: migrate_test.py ANYKVM REWRITER [MIGRATIONS CUTS [LOG]]
+# Live migration to and fro with a guest that rewrites its memory; cuts at random bytes; changed streams; strangers; non-convergence.
+"""usage: migrate_test.py ANYKVM REWRITER [MIGRATIONS CUTS [LOG [CHANGES]]]
 
-LOG: a file to which each migration and each cut is added as a line of JSON; what it holds counts, so that a long run
+LOG: a file (- for none) to which each migration and each cut is added as a line of JSON; what it holds counts, so that a long run
 goes on where it ended."""
 
 import json
@@ -11,56 +11,22 @@ import os
 import re
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import guestlib
+import movelib
+from movelib import (FRAME_END, FRAME_ROUND, INIT, LINK, MEMORY, Cutter, Mangler, after_cut, is_alive, is_waiting, migrate,
+                     program, source, start, wait_for)
 from vmlib import ANYKVM, TIMEOUT, Vm
 
-REWRITER = sys.argv[2]
 MIGRATIONS = int(sys.argv[3]) if len(sys.argv) > 3 else 4
 CUTS = int(sys.argv[4]) if len(sys.argv) > 4 else 8
-LOG = sys.argv[5] if len(sys.argv) > 5 else None
-BASE = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-
-MEMORY = 256  # MiB, of which two threads rewrite and check so many without end
-WRITTEN = 80
+LOG = sys.argv[5] if len(sys.argv) > 5 and sys.argv[5] != "-" else None
+CHANGES = int(sys.argv[6]) if len(sys.argv) > 6 else 6
 BUDGET = 250  # ms of standstill
-LINK = "300M"  # bytes per second of the rounds, so that the guest has time to rewrite its share in each
-FRAME_ROUND, FRAME_END = 6, 9
-
-INIT = b"""#!/bin/busybox sh
-/bin/busybox chmod +x /rewriter
-exec /rewriter %d 2 1
-""" % WRITTEN
-
-
-def program():
-    with open(REWRITER, "rb") as f:
-        return [("rewriter", f.read())]
-
-
-def start(folder, name, uri=None):
-    options = ["--cpus", "2"] + (["--incoming", uri] if uri else [])
-    return Vm(folder, name, options, INIT, f"{MEMORY}M", files=program())
-
-
-def source(folder):
-    """The guest as it counts already: booted once, and restored for each test."""
-    base = os.path.join(BASE.name, "base")
-    if os.path.exists(base):
-        vm = Vm(folder, "vm0", [], INIT, restore=base, files=program())
-        vm.wait_for_console(b"tick")
-        return vm
-    vm = start(folder, "vm0")
-    if not vm.wait_for_console(b"tick 1 2") or vm.run("snapshot", "vm0", base).returncode:
-        vm.__exit__()
-        raise AssertionError("the guest did not start, or cannot be saved")
-    return vm
 
 
 def records(kind):
@@ -89,33 +55,6 @@ class Progress:
         if self.wanted >= 10 and self.count % 10 == 0:
             print(f"# {done} of {self.wanted} {self.what}, {each:.1f} s each, {each * (self.wanted - done) / 60:.0f} min left",
                   flush=True)
-
-
-def wait_for(what, seconds=TIMEOUT):
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def is_alive(vm):
-    """A message unless both threads count on, without a gap and without a wrong byte, over all that they rewrite."""
-    text, end = b"", time.monotonic() + TIMEOUT
-
-    def counts(thread):
-        return [int(n) for n in re.findall(rb"tick %d (\d+)\r?\n" % thread, text)]
-    while min(len(counts(0)), len(counts(1))) < 2 and time.monotonic() < end and vm.process.poll() is None:
-        text += vm.console(0.05)
-    for found in (counts(0), counts(1)):
-        if len(found) < 2 or found != list(range(found[0], found[0] + len(found))) or b"BAD" in text:
-            return f"the guest is not well: {text[-300:]!r}"
-    return None
-
-
-def migrate(vm, uri, *options):
-    return vm.run("migrate", vm.name, uri, "--json", *options)
 
 
 def is_full(rounds):
@@ -187,120 +126,6 @@ def standstills(rows):
             f"{statistics.median(parts):.2f}, longest {max(parts):.2f}")
 
 
-class Cutter(threading.Thread):
-    """A proxy that passes so many bytes of both directions together, at first or after the first frame of a kind, and cuts."""
-
-    def __init__(self, path, to, budget, after=None):
-        super().__init__(daemon=True)
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(path)
-        self.server.listen(1)
-        self.to, self.left, self.end_left = to, 1 << 50 if after else budget, budget if after else None
-        self.after, self.has_cut = after, False
-        self.head, self.skip = b"", 0
-        self.lock = threading.Lock()
-        self.start()
-
-    def run(self):
-        source, _ = self.server.accept()
-        target = socket.socket(socket.AF_UNIX)
-        target.connect(self.to)
-        pumps = [threading.Thread(target=self.pump, args=pair, daemon=True)
-                 for pair in ((source, target, True), (target, source, False))]
-        for p in pumps:
-            p.start()
-        for p in pumps:
-            p.join()
-        for s in (source, target, self.server):
-            s.close()
-
-    def look(self, data):
-        """Follow the frames of the source up to the one that is meant: from there on so many bytes."""
-        at = 0
-        while at < len(data) and self.end_left is not None:
-            if self.skip:
-                n = min(self.skip, len(data) - at)
-                self.skip -= n
-            else:
-                n = min(24 - len(self.head), len(data) - at)
-                self.head += data[at:at + n]
-                if len(self.head) == 24:
-                    _, kind, _, self.skip = struct.unpack("<4I", self.head[:16])
-                    self.head = b""
-                    if kind == self.after:
-                        self.left, self.end_left = at + n + self.skip + self.end_left, None
-            at += n
-
-    def pump(self, one, other, from_source):
-        try:
-            while True:
-                data = one.recv(65536)
-                if not data:
-                    break
-                with self.lock:
-                    if from_source:
-                        self.look(data)
-                    data = data[:self.left]
-                    self.left -= len(data)
-                other.sendall(data)
-                if not self.left:
-                    self.has_cut = True
-                    break
-        except OSError:
-            pass
-        for s in (one, other):
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-
-def status(vm):
-    run = vm.ctl("query-status")
-    return json.loads(run.stdout) if run.returncode == 0 else None
-
-
-def after_cut(here, there, run):
-    """Exactly one side runs, or one or both stand and are resolved; (the side that runs, a message)."""
-    wait_for(lambda: there.process.poll() is not None or
-             (status(there) or {}).get("status") in ("running", "postmigrate"), 30)
-    states = [status(v) if v.process.poll() is None else None for v in (here, there)]
-    running = [v for v, s in zip((here, there), states) if s and s["running"]]
-    if len(running) > 1:
-        return None, "both sides run"
-    if run.returncode == 0 and running != [there]:
-        return None, f"it says that it moved, and there it is {states[1]}"
-    if running == [there]:
-        if states[0]:  # stands, unresolved: it runs there
-            if states[0]["status"] != "postmigrate" or "stands here" not in run.stderr:
-                return None, f"the source is {states[0]}: {run}"
-            if here.run("migrate", here.name, "--resolve", "discard").returncode:
-                return None, "the source cannot be discarded"
-            here.process.wait(TIMEOUT)
-        return there, None
-    if running == [here]:
-        if states[1] and there.run("migrate", there.name, "--resolve", "discard").returncode:
-            return None, f"a target that stands cannot be discarded: {states[1]}"
-        return here, None
-    # Both stand, or the source stands alone.
-    if not states[0] or states[0]["status"] != "postmigrate":
-        return None, f"nobody runs: {states}, {run}"
-    if states[1]:
-        winner, loser = (there, here) if after_cut.turn % 2 else (here, there)
-        after_cut.turn += 1
-        if loser.run("migrate", loser.name, "--resolve", "discard").returncode:
-            return None, "cannot discard"
-        loser.process.wait(TIMEOUT)
-    else:
-        winner = here
-    if winner.run("migrate", winner.name, "--resolve", "run").returncode:
-        return None, f"cannot resolve {winner.name}"
-    return winner, None
-
-
-after_cut.turn = 0
-
-
 def cut_plan(rng, n):
     """(name, bytes, after which frame, options): half of the cuts in the final round, half of these in the commit exchange."""
     final = ("--downtime", "4000")  # the second round is the last one
@@ -309,18 +134,6 @@ def cut_plan(rng, n):
     if n % 4:
         return "last pages", rng.randrange(1, 72 << 20), FRAME_ROUND, final
     return "commit", rng.randrange(0, 72), FRAME_END, final  # three heads of frames
-
-
-def is_waiting(place):
-    """A socket at that path, or at HOST:PORT, is listened at: there is a moment in which it only exists."""
-    if not place.startswith("/"):
-        port = int(place.rpartition(":")[2])
-        with open("/proc/net/tcp", encoding="utf-8") as f:
-            rows = [line.split() for line in f]
-        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows[1:])
-    with open("/proc/net/unix", encoding="utf-8", errors="replace") as f:
-        rows = [line.split() for line in f]
-    return any(len(row) == 8 and row[7] == place and int(row[3], 16) & 0x10000 for row in rows[1:])
 
 
 def one_cut(folder, here, n, rng, counts):
@@ -376,6 +189,70 @@ def check_cuts():
         finally:
             here.__exit__()
     print("# cuts: " + ", ".join(f"{where}: {outcome} {n}" for (where, outcome), n in sorted(counts.items())))
+    return None
+
+
+def change_plan(rng, n):
+    """(where, bytes, after which frame, whether of the source's stream, how, options)"""
+    how = (movelib.flipped, movelib.reordered, movelib.replaced)[n % 3]
+    final = ("--downtime", "4000")
+    if n % 8 == 7:
+        return "answers", rng.randrange(0, 60), None, False, how, ("--max-bandwidth", LINK, "--downtime", "50")
+    if n % 8 == 3:
+        return "commit", rng.randrange(0, 24), FRAME_END, True, how, final
+    if n % 2:
+        return "rounds", rng.randrange(0, 200 << 20), None, True, how, ("--max-bandwidth", LINK, "--downtime", "50")
+    return "last pages and state", rng.randrange(0, 72 << 20), FRAME_ROUND, True, how, final
+
+
+def one_change(folder, here, n, rng, counts):
+    """(who runs in the end, whether something was changed, a message)."""
+    where, budget, after, of_source, how, options = change_plan(rng, n)
+    for old in (f"{folder}/wire", f"{folder}/changed"):
+        if os.path.exists(old):
+            os.unlink(old)
+    there = start(folder, f"vm{n}-{rng.randrange(1 << 30)}", f"unix:{folder}/wire")
+    if not wait_for(lambda: is_waiting(f"{folder}/wire")):
+        there.__exit__()
+        return here, False, "the target does not wait"
+    link = Mangler(f"{folder}/changed", f"{folder}/wire", budget, after, of_source, how, rng)
+    run = migrate(here, f"unix:{folder}/changed", *options)
+    winner, problem = after_cut(here, there, run)
+    what = f"change {n}, {where}, {how.__name__} after {budget} bytes"
+    loser = here if winner is there else there
+    loser.process.kill()
+    _, err = loser.process.communicate()
+    if not problem and link.has_cut:
+        place = re.search(r"refused at frame \d+: [^\n]+", run.stderr + err.decode(errors="replace"))
+        if not place and where != "commit":  # there the target stands, and says why when it is asked
+            problem = f"no place and no reason: {run}, {err!r}"
+        elif winner is there and where != "commit":
+            problem = f"it was taken in: {run}"
+        elif where not in ("commit", "answers") and loser.process.returncode != 71:
+            problem = f"the target ended with {loser.process.returncode}"
+        counts[where, how.__name__] = counts.get((where, how.__name__), 0) + 1
+    problem = problem or is_alive(winner)
+    return winner, link.has_cut, problem and f"{what}: {problem}"
+
+
+def check_changes():
+    """Bits of the stream are flipped, pieces of it are reordered or replaced: it is refused, and the source goes on."""
+    rng = guestlib.generator()
+    counts = {}
+    if not CHANGES:
+        raise guestlib.Skip("none wanted")
+    with tempfile.TemporaryDirectory() as folder:
+        here = source(folder)
+        progress = Progress("changes", CHANGES)
+        try:
+            while sum(counts.values()) < CHANGES:
+                here, _, problem = one_change(folder, here, sum(counts.values()), rng, counts)
+                if problem:
+                    return problem
+                progress.tell(sum(counts.values()))
+        finally:
+            here.__exit__()
+    print("# changes: " + ", ".join(f"{where}: {how} {n}" for (where, how), n in sorted(counts.items())))
     return None
 
 
@@ -463,6 +340,7 @@ def check_convergence():
 guestlib.exit_with([
     ("to and fro", check_to_and_fro),
     ("cuts", check_cuts),
+    ("changed streams", check_changes),
     ("strangers", check_strangers),
     ("convergence", check_convergence),
 ])
