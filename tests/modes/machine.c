@@ -283,6 +283,8 @@ void world_make(const struct cell *c, struct world *w)
 	for (unsigned i = 0; i < 16; i++)
 		w->gpr[i] = m->bits == 64 || c->poisoned ? rng_next() : (u32)rng_next();
 	w->gpr[RSP] = AT_STACK;
+	if (c->id == M_COMPAT16 && c->poisoned) /* more than SP, and there is memory */
+		w->gpr[RSP] |= 0x20000;
 	w->cr0 = m->cr0;
 	w->cr2 = rng_next();
 	w->cr3 = m->cr3;
@@ -354,6 +356,8 @@ static void read_event(const struct x86_cpu *cpu, const struct cell *c, unsigned
 
 	w->vector = vector;
 	w->error = has_error ? (u32)frame_word(cpu, c, 0, size) : 0;
+	if (c->mode->lma) /* pushed always, and whole */
+		w->gpr[RSP] = frame_word(cpu, c, has_error + 3, size);
 	if (vector == VEC_BP && rip == AT_CODE + c->len + 1)
 		w->vector = -1;
 	else if (vector == VEC_BP || rip != AT_CODE)
