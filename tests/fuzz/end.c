@@ -9,6 +9,7 @@
 #include "cpu/x86/event.h"
 #include "cpu/x86/xstate.h"
 #include "../image.h"
+#include "../solo.h"
 #include "end.h"
 
 #define STREAM_MS 10 /* of processor time: the machine may have other work */
@@ -92,11 +93,9 @@ static void cpu_prepare(struct x86_cpu *cpu, const struct cell *c, const struct 
 
 static int vector_of(const struct x86_cpu *cpu)
 {
-	u64 off = cpu->rip - AT_TEXT;
+	int vector = stub_of(cpu, AT_TEXT);
 
-	if (cpu->exit.reason != X86_EXIT_HLT || off > 16 * 255 + 1)
-		return 2000 + cpu->exit.reason;
-	return off / 16 == VEC_BP ? -1 : (int)off / 16;
+	return vector < 0 ? 2000 + (int)cpu->exit.reason : vector == VEC_BP ? -1 : vector;
 }
 
 void stream_begin(unsigned which, const struct cell *c, const u8 *code, unsigned n,

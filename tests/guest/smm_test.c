@@ -78,6 +78,19 @@ static void expect_port(struct vm *vm, unsigned port, bool in_smm, const char *w
 }
 #define EXPECT_PORT(vm, port, in_smm) expect_port(vm, port, in_smm, VM_HERE)
 
+/* A VM whose guest has left by its port once, with an SMI pending for the code @smm. */
+static void interrupted(struct vm *vm, enum vm_mode mode, const uint8_t *code, const uint8_t *end,
+			const uint8_t *smm, const uint8_t *smm_end)
+{
+	make(vm, 0);
+	vm_enter(vm, mode, 0);
+	vm_load(vm, VM_CODE, code, end - code);
+	smm_load(smm, smm_end);
+	EXPECT_PORT(vm, 0x80, false);
+	smi(vm);
+}
+#define INTERRUPTED(vm, mode, guest, smm) interrupted(vm, mode, guest, guest##_end, smm, smm##_end)
+
 static void check_inside(struct vm *vm)
 {
 	struct kvm_sregs s = vm_sregs(vm);
@@ -211,12 +224,8 @@ static void relocation(void)
 	} m = { .head.nmsrs = 1, .entry.index = 0x9e };
 	struct vm vm;
 
-	make(&vm, 0);
-	VM_START(&vm, VM_LONG, 0, loop64);
-	SMM_LOAD(relocate);
+	INTERRUPTED(&vm, VM_LONG, loop64, relocate);
 	memcpy(smram + 0x18000, handler, handler_end - handler);
-	EXPECT_PORT(&vm, 0x80, false);
-	smi(&vm);
 	EXPECT_PORT(&vm, 0x82, true);
 	EXPECT_PORT(&vm, 0x80, false);
 	CHECK_EQ(vm_ioctl(&vm, vm.vcpu, KVM_GET_MSRS, (unsigned long)&m), 1);
@@ -237,12 +246,8 @@ static void memory(void)
 {
 	struct vm vm;
 
-	make(&vm, 0);
-	VM_START(&vm, VM_LONG, 0, peek64);
-	SMM_LOAD(handler);
+	INTERRUPTED(&vm, VM_LONG, peek64, handler);
 	vm_poke(&vm, 0x38000, 0x600df00d, 4);
-	EXPECT_PORT(&vm, 0x80, false);
-	smi(&vm);
 	EXPECT_PORT(&vm, 0x81, true);
 	CHECK_EXIT(&vm, KVM_EXIT_HLT);
 	CHECK_EQ(vm_regs(&vm).rax, 0x600df00d);
@@ -255,11 +260,7 @@ static void refusals(void)
 {
 	struct vm vm;
 
-	make(&vm, 0);
-	VM_START(&vm, VM_LONG, 0, out64);
-	SMM_LOAD(spoil);
-	EXPECT_PORT(&vm, 0x80, false);
-	smi(&vm);
+	INTERRUPTED(&vm, VM_LONG, out64, spoil);
 	CHECK_EXIT(&vm, KVM_EXIT_SHUTDOWN);
 	vm_destroy(&vm);
 	make(&vm, 0);
@@ -273,11 +274,7 @@ static void nmis(void)
 {
 	struct vm vm;
 
-	make(&vm, 0);
-	VM_START(&vm, VM_LONG, 0, loop64);
-	SMM_LOAD(paged);
-	EXPECT_PORT(&vm, 0x80, false);
-	smi(&vm);
+	INTERRUPTED(&vm, VM_LONG, loop64, paged);
 	EXPECT_PORT(&vm, 0x81, true);
 	CHECK_EQ(vm_ioctl(&vm, vm.vcpu, KVM_NMI, 0), 0);
 	EXPECT_PORT(&vm, 2, false); /* the stub of vector 2, before its IRET */

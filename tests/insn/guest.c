@@ -8,7 +8,7 @@
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
 #include "cpu/x86/xstate.h"
-#include "engine/engine.h"
+#include "../solo.h"
 #include "insn.h"
 
 /* Guest-physical memory: the arena, the kernel's page, page tables. */
@@ -32,11 +32,7 @@ const char *const guest_names[GUESTS] = { "checked", "fast" };
 u8 *guest_arena;
 
 static u8 *ram;
-static struct guest {
-	struct mem *mem;
-	struct engine *engine;
-	struct engine_vcpu *v;
-} guests[GUESTS];
+static struct solo guests[GUESTS];
 
 static u64 *table(u64 gpa)
 {
@@ -107,8 +103,8 @@ static void make_gates(void)
 		idt[2 * i] = (to & 0xffff) | KERNEL_CS << 16 | (0x8e00 | dpl << 13) << 32 |
 			     (to >> 16 & 0xffff) << 48;
 		idt[2 * i + 1] = to >> 32;
-		ram[GPA_TEXT + 16 * i] = 0xf4;
 	}
+	stubs_write(ram + GPA_TEXT);
 	memcpy(ram + GPA_TSS + 4, &sp, 8);
 	ram[GPA_TSS + 102] = 0x68; /* I/O permission map: none */
 }
@@ -139,13 +135,8 @@ static void cpu_user(struct x86_cpu *cpu, const struct testcase *c, const struct
 
 static const struct x86_platform platform;
 
-static void cpu_init(struct x86_cpu *cpu, const struct x86_host *host)
+static void cpu_init(struct x86_cpu *cpu)
 {
-	static struct x86_cpuid_entry entries[X86_CPUID_MAX];
-
-	x86_cpuid_set(cpu, entries, x86_cpuid_supported(host, entries, X86_CPUID_MAX));
-	x86_reset(cpu, false);
-	cpu->platform = &platform;
 	cpu->efer = EFER_LME | EFER_LMA | EFER_NX | EFER_SCE;
 	cpu->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_MP | CR0_WP | CR0_AM;
 	cpu->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_PGE | CR4_OSXSAVE | CR4_FSGSBASE;
@@ -157,26 +148,10 @@ static void cpu_init(struct x86_cpu *cpu, const struct x86_host *host)
 	cpu->seg[SEG_LDTR] = (struct x86_seg){ .attr = SA_UNUSABLE };
 }
 
-static const char *guest_make(struct guest *g, enum engine_form form)
-{
-	struct engine_options options = {
-		.form = form, .windows = true, .loops = true, .ahead = true, .beside = true
-	};
-	struct x86_host host;
-	const char *why = "a guest could not be made";
-
-	if (x86_host_probe(&host, NULL, &why))
-		return why;
-	g->mem = mem_create(NULL, NULL);
-	if (!g->mem || mem_slot_set(g->mem, 0, 0, 0, 0, RAM_SIZE >> PAGE_SHIFT, ram))
-		return why;
-	g->engine = engine_create(g->mem, &options);
-	g->v = g->engine ? engine_vcpu_create(g->engine) : NULL;
-	if (!g->v)
-		return why;
-	cpu_init(engine_cpu(g->v), &host);
-	return NULL;
-}
+static const struct engine_options forms_of[GUESTS] = {
+	{ .form = ENGINE_CHECKED },
+	{ .form = ENGINE_FAST, .windows = true, .loops = true, .ahead = true, .beside = true },
+};
 
 const char *guest_init(void)
 {
@@ -184,24 +159,25 @@ const char *guest_init(void)
 
 	if (engine_init(&why))
 		return why;
-	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
+	ram = solo_ram(RAM_SIZE);
+	if (!ram)
 		return "no memory";
 	guest_arena = ram;
 	make_tables();
 	make_gates();
-	for (unsigned i = 0; i < GUESTS && !why; i++)
-		why = guest_make(&guests[i], i ? ENGINE_FAST : ENGINE_CHECKED);
-	return why;
+	for (unsigned i = 0; i < GUESTS; i++) {
+		why = solo_make(&guests[i], &forms_of[i], ram, RAM_SIZE, &platform, NULL);
+		if (why)
+			return why;
+		cpu_init(engine_cpu(guests[i].v));
+	}
+	return NULL;
 }
 
 void guest_exit(void)
 {
-	for (unsigned i = 0; i < GUESTS; i++) {
-		engine_vcpu_destroy(guests[i].v);
-		engine_destroy(guests[i].engine);
-		mem_destroy(guests[i].mem);
-	}
+	for (unsigned i = 0; i < GUESTS; i++)
+		solo_destroy(&guests[i]);
 	munmap(ram, RAM_SIZE);
 }
 
@@ -218,8 +194,6 @@ void guest_code(const struct testcase *c)
 /* The frame that the exception left on the kernel's stack. */
 static void read_frame(struct x86_cpu *cpu, unsigned vector, struct outcome *out)
 {
-	static const u32 with_error =
-		BIT(8) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(17);
 	u64 frame[6], off = cpu->gpr[RSP] - KERNEL;
 
 	if (off > GPA_STACK - GPA_GDT + PAGE_SIZE - sizeof(frame)) {
@@ -228,7 +202,7 @@ static void read_frame(struct x86_cpu *cpu, unsigned vector, struct outcome *out
 	}
 	memcpy(frame, ram + GPA_GDT + off, sizeof(frame));
 	out->error = 0;
-	if (vector < 32 && with_error >> vector & 1) {
+	if (vector_has_error(vector)) {
 		out->error = frame[0];
 		memmove(frame, frame + 1, 5 * sizeof(u64));
 	}
@@ -254,23 +228,20 @@ static void read_state(struct x86_cpu *cpu, struct outcome *out)
 void guest_run(unsigned which, const struct testcase *c, const struct state *in,
 	       struct outcome *out)
 {
-	struct engine_vcpu *v = guests[which].v;
-	struct x86_cpu *cpu = engine_cpu(v);
-	u64 off;
+	struct x86_cpu *cpu = engine_cpu(guests[which].v);
+	int vector;
 
 	cpu_user(cpu, c, in);
-	engine_state_changed(v);
-	while (engine_run(v) == ENGINE_KICKED)
-		;
+	solo_run(&guests[which]);
 	read_state(cpu, out);
 	out->rip = cpu->rip;
-	off = cpu->rip - LIN(GPA_TEXT);
-	if (cpu->exit.reason != X86_EXIT_HLT || off > 16 * 255 + 1) {
+	vector = stub_of(cpu, LIN(GPA_TEXT));
+	if (vector < 0) {
 		out->vector = -2;
 		out->error = cpu->exit.reason;
 		return;
 	}
-	read_frame(cpu, off / 16, out);
+	read_frame(cpu, vector, out);
 	if (out->vector != VEC_BP)
 		return;
 	for (unsigned i = 0; i < TAILS; i++)

@@ -7,6 +7,7 @@
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/event.h"
 #include "cpu/x86/mode.h"
+#include "../solo.h"
 #include "machine.h"
 
 #define SEL_CODE32 0x08
@@ -47,11 +48,7 @@ bool has_alt_cr8, is_intel;
 
 static u8 *ram;
 static unsigned nguests;
-static struct guest {
-	struct mem *mem;
-	struct engine *engine;
-	struct engine_vcpu *v;
-} guests[GUESTS_MAX];
+static struct solo guests[GUESTS_MAX];
 
 static u64 hypercall_seen[5];
 static bool hypercall_came;
@@ -98,8 +95,8 @@ static void make_gates(void)
 		store(4 * v, to, 4);
 		store(AT_IDT32 + 8 * v, to | SEL_CODE32 << 16 | high, 8);
 		store(AT_IDT64 + 16 * v, to | SEL_CODE64 << 16 | high, 8);
-		ram[to] = 0xf4;
 	}
+	stubs_write(ram + AT_TEXT);
 	store(AT_TSS32 + 4, AT_RSP0, 4);
 	store(AT_TSS32 + 8, SEL_DATA, 4);
 	store(AT_TSS32 + 102, 0x68, 2);
@@ -121,58 +118,33 @@ static const struct engine_options engines[GUESTS_MAX] = {
 	{ .form = ENGINE_FAST, .windows = true, .beside = true, .exact = true },
 };
 
-static const char *guest_make(struct guest *g, const struct engine_options *options)
-{
-	static struct x86_cpuid_entry entries[X86_CPUID_MAX];
-	struct x86_host host;
-	const char *why = "a guest could not be made";
-	struct x86_cpu *cpu;
-	unsigned n;
-
-	if (x86_host_probe(&host, NULL, &why))
-		return why;
-	g->mem = mem_create(NULL, NULL);
-	if (!g->mem || mem_slot_set(g->mem, 0, 0, 0, 0, RAM_SIZE >> PAGE_SHIFT, ram))
-		return why;
-	g->engine = engine_create(g->mem, options);
-	g->v = g->engine ? engine_vcpu_create(g->engine) : NULL;
-	if (!g->v)
-		return why;
-	cpu = engine_cpu(g->v);
-	n = x86_cpuid_supported(&host, entries, X86_CPUID_MAX);
-	offer_la57(entries, n);
-	x86_cpuid_set(cpu, entries, n);
-	x86_reset(cpu, false);
-	cpu->platform = &platform;
-	has_alt_cr8 = x86_cpuid_has(cpu, 0x80000001, 0, 2, 4);
-	is_intel = cpu->intel;
-	return NULL;
-}
-
 const char *machine_init(unsigned n)
 {
 	const char *why = NULL;
 
 	if (engine_init(&why))
 		return why;
-	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
+	ram = solo_ram(RAM_SIZE);
+	if (!ram)
 		return "no memory";
 	make_gates();
 	make_tables();
 	nguests = n;
 	for (unsigned i = 0; i < n && !why; i++)
-		why = guest_make(&guests[i], &engines[i]);
+		why = solo_make(&guests[i], &engines[i], ram, RAM_SIZE, &platform, offer_la57);
+	if (!why) {
+		const struct x86_cpu *cpu = engine_cpu(guests[0].v);
+
+		has_alt_cr8 = x86_cpuid_has(cpu, 0x80000001, 0, 2, 4);
+		is_intel = cpu->intel;
+	}
 	return why;
 }
 
 void machine_exit(void)
 {
-	for (unsigned i = 0; i < nguests; i++) {
-		engine_vcpu_destroy(guests[i].v);
-		engine_destroy(guests[i].engine);
-		mem_destroy(guests[i].mem);
-	}
+	for (unsigned i = 0; i < nguests; i++)
+		solo_destroy(&guests[i]);
 	munmap(ram, RAM_SIZE);
 }
 
@@ -348,10 +320,8 @@ u64 frame_word(const struct x86_cpu *cpu, const struct cell *c, unsigned i, unsi
 static void read_event(const struct x86_cpu *cpu, const struct cell *c, unsigned vector,
 		       struct world *w)
 {
-	static const u32 with_error =
-		BIT(8) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(14) | BIT(17);
 	unsigned size = !c->mode->pe ? 2 : c->mode->lma ? 8 : 4;
-	bool has_error = c->mode->pe && vector < 32 && with_error >> vector & 1;
+	bool has_error = c->mode->pe && vector_has_error(vector);
 	u64 rip = frame_word(cpu, c, has_error, size);
 
 	w->vector = vector;
@@ -379,21 +349,18 @@ void world_read(struct x86_cpu *cpu, struct world *w)
 
 void machine_run(unsigned which, const struct cell *c, const struct world *in, struct world *out)
 {
-	struct engine_vcpu *v = guests[which].v;
-	struct x86_cpu *cpu = engine_cpu(v);
-	u64 off;
+	struct x86_cpu *cpu = engine_cpu(guests[which].v);
+	int vector;
 
 	world_load(cpu, c, in);
-	engine_state_changed(v);
-	while (engine_run(v) == ENGINE_KICKED)
-		;
+	solo_run(&guests[which]);
 	memset(out, 0, sizeof(*out));
 	world_read(cpu, out);
-	off = cpu->rip - AT_TEXT;
-	if (cpu->exit.reason != X86_EXIT_HLT || off > 16 * 255 + 1) {
+	vector = stub_of(cpu, AT_TEXT);
+	if (vector < 0) {
 		out->vector = 2000 + cpu->exit.reason;
 		cpu->replay.n = 0;
 		return;
 	}
-	read_event(cpu, c, off / 16, out);
+	read_event(cpu, c, vector, out);
 }
