@@ -19,6 +19,7 @@
 #include "vmm/boot/load.h"
 #include "vmm/console.h"
 #include "vmm/control.h"
+#include "vmm/cpu_model.h"
 #include "vmm/dev/acpi_pm.h"
 #include "vmm/dev/bus.h"
 #include "vmm/dev/i16550.h"
@@ -345,6 +346,7 @@ static int guest_load(struct board *b, struct boot_entry *entry, struct why *why
 		.initrd_size = b->config->initrd_size,
 		.cmdline = b->config->append,
 		.rsdp = RAM_BIOS_START,
+		.five_levels = cpu_model_asks(b->config->cpu, "la57"),
 	};
 	u8 *tables = ram_at(&b->ram, RAM_BIOS_START, ACPI_ROOM);
 

@@ -191,7 +191,21 @@ static bool flag_is_set(struct kvm_cpuid2 *cpuid, const struct flag *f)
 	return e && *reg_of(e, f->reg) & BIT(f->bit);
 }
 
-static int flag_edit(struct kvm_cpuid2 *cpuid, const char *word, size_t n, struct why *why)
+/* What is only emulated is there for who asks for it. */
+static bool flag_take(struct kvm_cpuid2 *cpuid, struct kvm_cpuid2 *emulated, const struct flag *f)
+{
+	struct kvm_cpuid_entry2 *e = entry_find(cpuid, f->leaf, f->index);
+
+	if (flag_is_set(cpuid, f))
+		return true;
+	if (!e || !flag_is_set(emulated, f))
+		return false;
+	*reg_of(e, f->reg) |= BIT(f->bit);
+	return true;
+}
+
+static int flag_edit(struct kvm_cpuid2 *cpuid, struct kvm_cpuid2 *emulated, const char *word,
+		     size_t n, struct why *why)
 {
 	const struct flag *f = n > 1 ? flag_find(word + 1, n - 1) : NULL;
 
@@ -205,7 +219,7 @@ static int flag_edit(struct kvm_cpuid2 *cpuid, const char *word, size_t n, struc
 			       (int)(n - 1), word + 1);
 	if (word[0] == '-')
 		flag_clear(cpuid, f);
-	else if (!flag_is_set(cpuid, f))
+	else if (!flag_take(cpuid, emulated, f))
 		return why_set(why, EINVAL,
 			       "--cpu: this processor cannot give '%s' to a guest; drop it",
 			       f->name);
@@ -300,8 +314,30 @@ static int model_find(const char *spec, size_t n, const struct model **out, stru
 		       (int)n, spec);
 }
 
-int cpu_model_apply(struct kvm_cpuid2 *cpuid, const char *spec, unsigned index, unsigned count,
-		    struct why *why)
+/* Kernels take from here which addresses are canonical. */
+static void address_bits_set(struct kvm_cpuid2 *cpuid)
+{
+	struct kvm_cpuid_entry2 *e = entry_find(cpuid, 0x80000008, 0);
+
+	if (e && flag_is_set(cpuid, flag_find("la57", 4)))
+		e->eax = (e->eax & ~0xff00u) | 57 << 8;
+}
+
+bool cpu_model_asks(const char *spec, const char *flag)
+{
+	size_t n = strcspn(spec, ",");
+
+	for (spec += n; *spec; spec += n) {
+		spec++;
+		n = strcspn(spec, ",");
+		if (*spec == '+' && n == strlen(flag) + 1 && !memcmp(spec + 1, flag, n - 1))
+			return true;
+	}
+	return false;
+}
+
+int cpu_model_apply(struct kvm_cpuid2 *cpuid, struct kvm_cpuid2 *emulated, const char *spec,
+		    unsigned index, unsigned count, struct why *why)
 {
 	size_t n = strcspn(spec, ",");
 	const struct model *m;
@@ -313,10 +349,11 @@ int cpu_model_apply(struct kvm_cpuid2 *cpuid, const char *spec, unsigned index, 
 	for (spec += n; *spec; spec += n) {
 		spec++;
 		n = strcspn(spec, ",");
-		r = flag_edit(cpuid, spec, n, why);
+		r = flag_edit(cpuid, emulated, spec, n, why);
 		if (r < 0)
 			return r;
 	}
+	address_bits_set(cpuid);
 	for (u32 i = 0; i < cpuid->nent; i++)
 		topology_set(&cpuid->entries[i], index, count);
 	return 0;

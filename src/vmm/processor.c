@@ -10,12 +10,14 @@
 #include "vmm/boot/load.h"
 #include "vmm/cpu_model.h"
 
-#define CPUID_MAX 256
+#define CPUID_MAX    256
+#define EMULATED_MAX 16
 
 #define CR0_PE	     0x1ull
 #define CR0_ET	     0x10ull
 #define CR0_PG	     0x80000000ull
 #define CR4_PAE	     0x20ull
+#define CR4_LA57     0x1000ull
 #define EFER_LME_LMA 0x500ull
 #define RFLAGS_FIXED 2
 
@@ -68,6 +70,10 @@ static int cpuid_allocate(struct processor *cpu, u32 nent, struct why *why)
 
 static int cpuid_of_model(struct processor *cpu, unsigned count, const char *model, struct why *why)
 {
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[EMULATED_MAX];
+	} emulated = { .head.nent = EMULATED_MAX };
 	struct machine *vm = cpu->machine;
 	int r = cpuid_allocate(cpu, CPUID_MAX, why);
 
@@ -78,7 +84,9 @@ static int cpuid_of_model(struct processor *cpu, unsigned count, const char *mod
 	if (r < 0)
 		return r;
 	deadline_timer_add(vm, cpu->cpuid);
-	return cpu_model_apply(cpu->cpuid, model, cpu->index, count, why);
+	if (kvmdev_ioctl_ptr(vm->dev, vm->dev->fd, KVM_GET_EMULATED_CPUID, &emulated) < 0)
+		emulated.head.nent = 0;
+	return cpu_model_apply(cpu->cpuid, &emulated.head, model, cpu->index, count, why);
 }
 
 static int cpuid_copy(struct processor *cpu, const struct kvm_cpuid2 *from, struct why *why)
@@ -223,7 +231,7 @@ static int registers_set(struct processor *cpu, const struct kvm_sregs *sregs,
 
 int processor_enter_kernel(struct processor *cpu, const struct boot_entry *entry, struct why *why)
 {
-	const bool long_mode = entry->mode == BOOT_LONG64;
+	const bool long_mode = entry->mode != BOOT_PVH;
 	struct kvm_regs regs = { .rip = entry->rip, .rflags = RFLAGS_FIXED };
 	struct kvm_sregs sregs = { 0 };
 	int r = machine_request(cpu->machine, cpu->fd, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS", why);
@@ -237,7 +245,7 @@ int processor_enter_kernel(struct processor *cpu, const struct boot_entry *entry
 	if (long_mode) {
 		sregs.cr0 |= CR0_PG;
 		sregs.cr3 = BOOT_PAGES_AT;
-		sregs.cr4 = CR4_PAE;
+		sregs.cr4 = CR4_PAE | (entry->mode == BOOT_LONG57 ? CR4_LA57 : 0);
 		sregs.efer = EFER_LME_LMA;
 		regs.rsi = entry->argument;
 	} else {

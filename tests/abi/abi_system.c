@@ -58,6 +58,7 @@ static void cpuid_cases(struct abi *a)
 		 IOCTL(a, a->sys, KVM_GET_EMULATED_CPUID, t));
 	t->head.nent = 256;
 	abi_case(a, "GET_EMULATED_CPUID", 0, IOCTL(a, a->sys, KVM_GET_EMULATED_CPUID, t));
+	abi_case(a, "GET_EMULATED_CPUID has entries", 1, t->head.nent > 0 && t->head.nent < 256);
 	abi_case(a, "GET_SUPPORTED_CPUID, bad pointer", -EFAULT,
 		 IOCTL(a, a->sys, KVM_GET_SUPPORTED_CPUID, abi_bad_pointer()));
 	free(t);

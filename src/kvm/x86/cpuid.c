@@ -13,6 +13,7 @@
 _Static_assert(sizeof(struct x86_cpuid_entry) == sizeof(struct kvm_cpuid_entry2), "layout");
 
 #define CPUID_ENTRY_SIZE     sizeof(struct x86_cpuid_entry)
+#define FEATURE_LA57	     16
 #define FEATURE_X2APIC	     21
 #define FEATURE_TSC_DEADLINE 24
 
@@ -47,14 +48,20 @@ long cpuid_supported(struct call *c)
 	return r;
 }
 
-/* DIFFERS: the list is empty; the kernel names MOVBE and RDPID, which its emulator has. Nothing that CPUID does not offer can be run here. */
+/*
+ * DIFFERS: the list names LA57: five levels of page tables are walked on any host, but guests that see the bit would use them, so it is
+ * offered only where the host's processor has it. The kernel names MOVBE and RDPID, which its emulator has.
+ */
 long cpuid_emulated(struct call *c)
 {
+	static const struct x86_cpuid_entry la57 = { .function = 7,
+						     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+						     .ecx = BIT(FEATURE_LA57) };
 	struct kvm_cpuid2 head;
 
 	if (user_read(&head, c->arg, sizeof(head)))
 		return -EFAULT;
-	return head.nent ? table_out(c, &head, NULL, 0) : -E2BIG;
+	return head.nent ? table_out(c, &head, &la57, 1) : -E2BIG;
 }
 
 /* A vCPU that has run keeps its CPUID; setting the same again is allowed, whatever follows its state. */

@@ -10,18 +10,50 @@
 #define GIB_MAPPED	 4
 #define ENTRIES		 512
 
-/* The first 4 GiB, identity-mapped by 2 MiB pages: PML4, PDPT, four page directories. */
-static void page_tables_write(const struct ram *ram)
+/* Whether the command line has the word. */
+static bool has_word(const char *line, const char *word)
 {
-	u64 *table = ram_at(ram, BOOT_PAGES_AT, (2 + GIB_MAPPED) * PAGE_SIZE);
+	const size_t n = strlen(word);
+	const char *at = line;
+
+	while ((at = strstr(at, word))) {
+		if ((at == line || at[-1] == ' ') && (at[n] == ' ' || !at[n]))
+			return true;
+		at += n;
+	}
+	return false;
+}
+
+bool linux64_wants_five(const struct boot_request *request)
+{
+	return request->five_levels && request->kernel->header.xloadflags & XLF_5LEVEL_ENABLED &&
+	       !has_word(request->cmdline, "no5lvl");
+}
+
+/*
+ * The first 4 GiB, identity-mapped by 2 MiB pages: PML4, PDPT, four page directories; in front of them the PML5, when there are five
+ * levels.
+ */
+static void page_tables_write(const struct ram *ram, gpa_t at)
+{
+	u64 *table = ram_at(ram, at, (2 + GIB_MAPPED) * PAGE_SIZE);
 	u64 *directory = table + 2 * ENTRIES;
 
 	memset(table, 0, (2 + GIB_MAPPED) * PAGE_SIZE);
-	table[0] = (BOOT_PAGES_AT + PAGE_SIZE) | PTE_PRESENT_RW;
+	table[0] = (at + PAGE_SIZE) | PTE_PRESENT_RW;
 	for (u64 i = 0; i < GIB_MAPPED; i++)
-		table[ENTRIES + i] = (BOOT_PAGES_AT + (2 + i) * PAGE_SIZE) | PTE_PRESENT_RW;
+		table[ENTRIES + i] = (at + (2 + i) * PAGE_SIZE) | PTE_PRESENT_RW;
 	for (u64 i = 0; i < GIB_MAPPED * ENTRIES; i++)
 		directory[i] = i << 21 | PTE_LARGE | PTE_PRESENT_RW;
+}
+
+static void five_levels_write(const struct ram *ram)
+{
+	u64 *top = ram_at(ram, BOOT_PAGES_AT, PAGE_SIZE);
+
+	memset(top, 0, PAGE_SIZE);
+	top[0] = (BOOT_PAGES_AT + PAGE_SIZE) | PTE_PRESENT_RW;
+	page_tables_write(ram, BOOT_PAGES_AT + PAGE_SIZE);
 }
 
 void linux64_prepare(const struct ram *ram, const struct boot_request *request, gpa_t initrd)
@@ -49,5 +81,8 @@ void linux64_prepare(const struct ram *ram, const struct boot_request *request, 
 		params.e820_table[i].type = ranges[i].type;
 	}
 	ram_write(ram, BOOT_PARAMS_AT, &params, sizeof(params));
-	page_tables_write(ram);
+	if (linux64_wants_five(request))
+		five_levels_write(ram);
+	else
+		page_tables_write(ram, BOOT_PAGES_AT);
 }

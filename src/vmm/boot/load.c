@@ -179,7 +179,10 @@ int boot_load(const struct ram *ram, const struct boot_request *request, struct 
 		r = cmdline_load(ram, request->cmdline, why);
 	if (r < 0)
 		return r;
-	if (elf.has_pvh) {
+	if (elf.is64 && linux64_wants_five(request)) {
+		linux64_prepare(ram, request, initrd);
+		*entry = (struct boot_entry){ BOOT_LONG57, elf.entry, BOOT_PARAMS_AT };
+	} else if (elf.has_pvh) {
 		pvh_prepare(ram, request, initrd);
 		*entry = (struct boot_entry){ BOOT_PVH, elf.pvh_entry, BOOT_START_AT };
 	} else {

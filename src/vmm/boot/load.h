@@ -11,7 +11,7 @@
 #define BOOT_GDT_AT	 0x500
 #define BOOT_START_AT	 0x6000 /* hvm_start_info, module list, memory map */
 #define BOOT_PARAMS_AT	 0x7000 /* struct boot_params */
-#define BOOT_PAGES_AT	 0x9000 /* six page tables */
+#define BOOT_PAGES_AT	 0x9000 /* six page tables, one more for five levels */
 #define BOOT_CMDLINE_AT	 0x20000
 #define BOOT_CMDLINE_MAX 0x10000
 
@@ -39,11 +39,13 @@ struct boot_request {
 	size_t initrd_size;
 	const char *cmdline;
 	gpa_t rsdp;
+	bool five_levels; /* of page tables, where the kernel knows them */
 };
 
 enum boot_mode {
 	BOOT_PVH,    /* 32-bit flat protected mode, EBX = hvm_start_info */
 	BOOT_LONG64, /* 64-bit mode, identity-mapped below 4 GiB, RSI = boot_params */
+	BOOT_LONG57, /* the same by tables of five levels */
 };
 
 struct boot_entry {
@@ -59,5 +61,7 @@ int boot_load(const struct ram *ram, const struct boot_request *request, struct 
 /* The two ways in; @initrd is where boot_load() put it. */
 void pvh_prepare(const struct ram *ram, const struct boot_request *request, gpa_t initrd);
 void linux64_prepare(const struct ram *ram, const struct boot_request *request, gpa_t initrd);
+/* As its own decompressor decides, which is not run: a kernel goes on with as many levels as it is entered with. */
+bool linux64_wants_five(const struct boot_request *request);
 
 #endif

@@ -44,45 +44,76 @@ static int register_check(u32 wanted, u32 have, const struct feature_row *row, c
 		       row->function, row->index, name, wanted & ~have);
 }
 
-static int row_check(const struct feature_row *row, const struct kvm_cpuid2 *wanted,
-		     const struct kvm_cpuid2 *offered, struct why *why)
+/* What either list has of the leaf; the machine's own bits as well. */
+static struct kvm_cpuid_entry2 have_of(const struct feature_row *row,
+				       struct kvm_cpuid2 *const lists[2])
 {
-	static const struct kvm_cpuid_entry2 none;
+	struct kvm_cpuid_entry2 have = { 0 };
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct kvm_cpuid_entry2 *o = find(lists[i], row->function, row->index);
+
+		if (!o)
+			continue;
+		have.eax |= o->eax;
+		have.ebx |= o->ebx;
+		have.ecx |= o->ecx;
+		have.edx |= o->edx;
+	}
+	if (row->function == 1) {
+		have.ecx |= OSXSAVE | DEADLINE_AND_APICS | HYPERVISOR;
+		have.edx |= BIT(28);
+	}
+	return have;
+}
+
+static int row_check(const struct feature_row *row, const struct kvm_cpuid2 *wanted,
+		     struct kvm_cpuid2 *const lists[2], struct why *why)
+{
 	const struct kvm_cpuid_entry2 *w = find(wanted, row->function, row->index);
-	const struct kvm_cpuid_entry2 *o = find(offered, row->function, row->index);
-	u32 extra = row->function == 1 ? OSXSAVE | DEADLINE_AND_APICS | HYPERVISOR : 0;
+	const struct kvm_cpuid_entry2 have = have_of(row, lists);
 	int r = 0;
 
 	if (!w)
 		return 0;
-	if (!o)
-		o = &none;
 	if (row->eax)
-		r = register_check(w->eax, o->eax, row, "EAX", why);
+		r = register_check(w->eax, have.eax, row, "EAX", why);
 	if (r == 0 && row->ebx)
-		r = register_check(w->ebx, o->ebx, row, "EBX", why);
+		r = register_check(w->ebx, have.ebx, row, "EBX", why);
 	if (r == 0 && row->ecx)
-		r = register_check(w->ecx, o->ecx | extra, row, "ECX", why);
+		r = register_check(w->ecx, have.ecx, row, "ECX", why);
 	if (r == 0 && row->edx)
-		r = register_check(w->edx, o->edx | (row->function == 1 ? BIT(28) : 0), row, "EDX",
-				   why);
+		r = register_check(w->edx, have.edx, row, "EDX", why);
 	return r;
+}
+
+/* The answer of a request for a list; NULL: no memory. */
+static struct kvm_cpuid2 *list_of(const struct kvmdev *dev, unsigned long request, int *r)
+{
+	struct kvm_cpuid2 *list = calloc(1, sizeof(*list) + ENTRIES_MAX * sizeof(list->entries[0]));
+
+	if (!list)
+		return NULL;
+	list->nent = ENTRIES_MAX;
+	*r = kvmdev_ioctl_ptr(dev, dev->fd, request, list);
+	if (*r < 0)
+		list->nent = 0;
+	return list;
 }
 
 int cpuid_check_offered(const struct kvmdev *dev, const struct kvm_cpuid2 *wanted, struct why *why)
 {
-	struct kvm_cpuid2 *offered =
-		calloc(1, sizeof(*offered) + ENTRIES_MAX * sizeof(offered->entries[0]));
-	int r;
+	int r = 0, emulated = 0;
+	struct kvm_cpuid2 *const lists[2] = { list_of(dev, KVM_GET_SUPPORTED_CPUID, &r),
+					      list_of(dev, KVM_GET_EMULATED_CPUID, &emulated) };
 
-	if (!offered)
-		return why_set(why, ENOMEM, "no memory for the CPUID table");
-	offered->nent = ENTRIES_MAX;
-	r = kvmdev_ioctl_ptr(dev, dev->fd, KVM_GET_SUPPORTED_CPUID, offered);
-	if (r < 0)
+	if (!lists[0] || !lists[1])
+		r = why_set(why, ENOMEM, "no memory for the CPUID table");
+	else if (r < 0)
 		why_set(why, -r, "the device %s refuses KVM_GET_SUPPORTED_CPUID", dev->path);
 	for (size_t i = 0; i < ARRAY_SIZE(rows) && r == 0; i++)
-		r = row_check(&rows[i], wanted, offered, why);
-	free(offered);
+		r = row_check(&rows[i], wanted, lists, why);
+	free(lists[0]);
+	free(lists[1]);
 	return r;
 }
