@@ -743,7 +743,7 @@ int board_run(const struct vmm_config *config)
 	if (devices_create(&b->devices, config->devices, &b->ram,
 			   (struct pci_host){ irq_set, msi_send, b },
 			   (struct devices_ops){ command_told, ports_failed, panicked, b },
-			   &why) < 0) {
+			   b->is_coming, &why) < 0) {
 		say("%s", why.text);
 		goto out_kernel;
 	}

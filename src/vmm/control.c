@@ -118,6 +118,9 @@ int control_go(struct control *c, enum gate_reason reason, struct why *why)
 	int r;
 
 	if (!others && c->is_frozen) {
+		r = devices_take_disks(c->machine.devices, why);
+		if (r < 0)
+			return r;
 		r = devices_thaw(c->machine.devices);
 		if (r < 0)
 			return why_set(why, -r, "cannot start the device thread: %s", strerror(-r));

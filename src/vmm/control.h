@@ -68,8 +68,8 @@ void control_release(struct control *c);
 
 /* Held. 0, or -EBUSY with one line when a processor does not come out: the machine goes on then. */
 int control_stop(struct control *c, enum gate_reason reason, struct why *why);
-int control_go(struct control *c, enum gate_reason reason,
-	       struct why *why); /* if that was the last reason */
+/* If that was the last reason: the disks are taken, if they are not here. */
+int control_go(struct control *c, enum gate_reason reason, struct why *why);
 bool control_is_running(struct control *c);
 
 struct control_state {

@@ -30,7 +30,7 @@ static int rng_add(struct devices *d, const struct ram *ram, struct why *why)
 }
 
 static int disk_add(struct devices *d, unsigned i, const struct disk_config *config,
-		    const struct ram *ram, struct why *why)
+		    const struct ram *ram, bool is_away, struct why *why)
 {
 	static const enum disk_format formats[] = {
 		[DISK_KIND_ANY] = DISK_ANY,
@@ -38,7 +38,8 @@ static int disk_add(struct devices *d, unsigned i, const struct disk_config *con
 		[DISK_KIND_QCOW2] = DISK_QCOW2,
 	};
 	struct disk *disk;
-	int r = disk_open(&disk, config->path, formats[config->kind], config->read_only, why);
+	int r = disk_open(&disk, config->path, formats[config->kind], config->read_only, is_away,
+			  why);
 
 	if (r < 0)
 		return r;
@@ -109,7 +110,7 @@ static int ports_add(struct devices *d, const struct devices_ops *ops, const str
 }
 
 int devices_create(struct devices *d, const struct vmm_devices *wanted, const struct ram *ram,
-		   struct pci_host host, struct devices_ops ops, struct why *why)
+		   struct pci_host host, struct devices_ops ops, bool is_coming, struct why *why)
 {
 	int r = loop_init(&d->loop);
 
@@ -121,7 +122,7 @@ int devices_create(struct devices *d, const struct vmm_devices *wanted, const st
 	if (r == 0 && pvpanic_init(&d->pvpanic, &d->pci, ops.panicked, ops.owner) < 0)
 		r = failed(-ENOSPC, "pvpanic", why);
 	for (unsigned i = 0; i < wanted->disk_count && r == 0; i++)
-		r = disk_add(d, i, &wanted->disks[i], ram, why);
+		r = disk_add(d, i, &wanted->disks[i], ram, is_coming, why);
 	for (unsigned i = 0; i < wanted->share_count && r == 0; i++)
 		r = share_add(d, i, &wanted->shares[i], ram, why);
 	for (unsigned i = 0; i < wanted->net_count && r == 0; i++)
@@ -177,6 +178,46 @@ void devices_freeze(struct devices *d)
 int devices_thaw(struct devices *d)
 {
 	return loop_start(&d->loop);
+}
+
+void devices_flush(struct devices *d)
+{
+	for (unsigned i = 0; i < VMM_MAX_DISKS; i++)
+		if (d->disks[i] && !blk_disk(d->disks[i])->is_read_only)
+			disk_file_flush(blk_disk(d->disks[i])->fd);
+}
+
+static int each_disk(struct devices *d, int (*fn)(struct disk *disk, struct why *why),
+		     struct why *why)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < VMM_MAX_DISKS && r == 0; i++)
+		if (d->disks[i])
+			r = fn(blk_disk(d->disks[i]), why);
+	return r;
+}
+
+int devices_settle(struct devices *d, struct why *why)
+{
+	return each_disk(d, disk_settle, why);
+}
+
+int devices_check_disks(struct devices *d, struct why *why)
+{
+	return each_disk(d, disk_check, why);
+}
+
+int devices_take_disks(struct devices *d, struct why *why)
+{
+	return each_disk(d, disk_take, why);
+}
+
+void devices_release_disks(struct devices *d)
+{
+	for (unsigned i = 0; i < VMM_MAX_DISKS; i++)
+		if (d->disks[i])
+			disk_release(blk_disk(d->disks[i]));
 }
 
 unsigned devices_list(const struct devices *d, const struct device **out)

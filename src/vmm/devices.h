@@ -34,9 +34,12 @@ struct devices {
 	bool is_created;
 };
 
-/* Everything that can be wrong on the host is told here. 0, or -errno with the reason. */
+/*
+ * Everything that can be wrong on the host is told here. 0, or -errno with the reason. @is_coming: another machine still has the
+ * disks.
+ */
 int devices_create(struct devices *d, const struct vmm_devices *wanted, const struct ram *ram,
-		   struct pci_host host, struct devices_ops ops, struct why *why);
+		   struct pci_host host, struct devices_ops ops, bool is_coming, struct why *why);
 void devices_destroy(struct devices *d); /* also one that was never created */
 
 int devices_start(struct devices *d); /* memory is there; 0 or -errno */
@@ -44,6 +47,13 @@ int devices_start(struct devices *d); /* memory is there; 0 or -errno */
 /* No device touches memory or moves after it, and nothing is in flight, until devices_thaw(). */
 void devices_freeze(struct devices *d);
 int devices_thaw(struct devices *d); /* 0 or -errno */
+
+/* Of a machine that moves and stands, each disk: disk/disk.h. 0 or -errno with one line. */
+void devices_flush(struct devices *d); /* also of one that runs: there will be less to settle */
+int devices_settle(struct devices *d, struct why *why);
+int devices_check_disks(struct devices *d, struct why *why);
+void devices_release_disks(struct devices *d);
+int devices_take_disks(struct devices *d, struct why *why);
 
 /* All that is saved, bus first; returns how many, at most PCI_SLOTS + 2. */
 unsigned devices_list(const struct devices *d, const struct device **out);

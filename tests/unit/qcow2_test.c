@@ -78,14 +78,19 @@ static size_t file_read(const char *name, void *data, size_t room)
 	return n;
 }
 
-static struct disk *image_open(bool read_only, struct why *why)
+static struct disk *image_open_as(bool read_only, bool is_away, struct why *why)
 {
 	char path[128];
 	struct disk *d = NULL;
 
 	snprintf(path, sizeof(path), "%s/image", folder);
 	why->text[0] = 0;
-	return disk_open(&d, path, DISK_QCOW2, read_only, why) == 0 ? d : NULL;
+	return disk_open(&d, path, DISK_QCOW2, read_only, is_away, why) == 0 ? d : NULL;
+}
+
+static struct disk *image_open(bool read_only, struct why *why)
+{
+	return image_open_as(read_only, false, why);
 }
 
 static void fill(u8 *to, size_t n)
@@ -231,6 +236,68 @@ static void test_varieties(void **st)
 				     folder, folder, folder, folder, folder),
 				 0);
 	}
+}
+
+/* A machine moves to and fro over one image: each side writes only while it has it, and finds what the other has written. */
+static void test_handover(void **st)
+{
+	struct disk *side[2];
+	struct why why;
+
+	(void)st;
+	if (!has_tool())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(varieties); i += 3) {
+		image_make(varieties[i].options, varieties[i].compress);
+		side[0] = image_open(false, &why);
+		assert_non_null(side[0]);
+		assert_null(image_open(false, &why)); /* it is in use */
+		side[1] = image_open_as(false, true, &why);
+		assert_non_null(side[1]);
+		for (unsigned turn = 0; turn < 8; turn++) {
+			struct disk *here = side[turn % 2], *there = side[!(turn % 2)];
+
+			for (unsigned k = 0; k < 20; k++)
+				request(here);
+			assert_int_equal(disk_settle(here, &why), 0);
+			if (turn == 1)
+				expect_image(varieties[i].options);
+			assert_int_equal(disk_check(there, &why), 0);
+			assert_int_equal(disk_take(there, &why), -EBUSY);
+			for (unsigned k = 0; k < 5; k++) /* it did not move after all */
+				request(here);
+			assert_int_equal(disk_settle(here, &why), 0);
+			disk_release(here);
+			assert_int_equal(disk_take(there, &why), 0);
+			assert_int_equal(disk_take(there, &why), 0);
+			assert_int_equal(disk_take(here, &why), -EBUSY);
+		}
+		disk_close(side[1]); /* which does not have it */
+		for (unsigned k = 0; k < 20; k++)
+			request(side[0]);
+		disk_close(side[0]);
+		expect_image(varieties[i].options);
+	}
+}
+
+/* An image that became another one meanwhile is not taken, and is not written. */
+static void test_handover_refused(void **st)
+{
+	struct disk *d;
+	struct why why;
+
+	(void)st;
+	if (!has_tool())
+		skip();
+	image_make("compat=1.1", "");
+	d = image_open_as(false, true, &why);
+	assert_non_null(d);
+	assert_int_equal(run("qemu-img resize -q %s/image 32M", folder), 0);
+	assert_int_equal(disk_check(d, &why), -EINVAL);
+	assert_int_equal(disk_take(d, &why), -EINVAL);
+	assert_true(d->is_away);
+	disk_close(d);
+	assert_int_equal(run("qemu-img check -q %s/image", folder), 0);
 }
 
 /* What is freed is used again: the file does not grow with every write. */
@@ -483,8 +550,9 @@ static int teardown(void **st)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_varieties), cmocka_unit_test(test_reuse),
-		cmocka_unit_test(test_killed),	  cmocka_unit_test(test_bad_headers),
+		cmocka_unit_test(test_varieties),	 cmocka_unit_test(test_handover),
+		cmocka_unit_test(test_handover_refused), cmocka_unit_test(test_reuse),
+		cmocka_unit_test(test_killed),		 cmocka_unit_test(test_bad_headers),
 		cmocka_unit_test(test_damage),
 	};
 

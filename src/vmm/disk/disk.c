@@ -103,7 +103,7 @@ static int format_check(int fd, const char *path, enum disk_format format, struc
 }
 
 int disk_open(struct disk **out, const char *path, enum disk_format format, bool read_only,
-	      struct why *why)
+	      bool is_away, struct why *why)
 {
 	const int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
 	int r;
@@ -114,14 +114,53 @@ int disk_open(struct disk **out, const char *path, enum disk_format format, bool
 			       (errno == EACCES || errno == EROFS) && !read_only
 				       ? "; add ,ro to only read it"
 				       : "; give the path of an image");
-	r = image_lock(fd, path, read_only, why);
+	r = is_away ? 0 : image_lock(fd, path, read_only, why);
 	if (r == 0)
 		r = format_check(fd, path, format, why);
 	if (r == 0)
-		r = format == DISK_QCOW2 ? qcow2_open(out, fd, path, read_only, why)
+		r = format == DISK_QCOW2 ? qcow2_open(out, fd, path, read_only, is_away, why)
 					 : raw_open(out, fd, path, read_only, why);
-	if (r < 0)
+	if (r < 0) {
 		close(fd);
+		return r;
+	}
+	(*out)->is_away = is_away;
+	return 0;
+}
+
+int disk_settle(struct disk *disk, struct why *why)
+{
+	int r = disk->is_read_only || disk->is_away ? 0 : disk->ops->settle(disk);
+
+	return r == 0 ? 0
+		      : why_set(why, -r, "cannot write the disk image '%s': %s", disk->path,
+				strerror(-r));
+}
+
+int disk_check(struct disk *disk, struct why *why)
+{
+	return disk->ops->load(disk, why);
+}
+
+void disk_release(struct disk *disk)
+{
+	flock(disk->fd, LOCK_UN);
+	disk->is_away = true;
+}
+
+int disk_take(struct disk *disk, struct why *why)
+{
+	int r;
+
+	if (!disk->is_away)
+		return 0;
+	r = image_lock(disk->fd, disk->path, disk->is_read_only, why);
+	if (r < 0)
+		return r;
+	r = disk->ops->load(disk, why);
+	disk->is_away = r < 0;
+	if (r < 0)
+		flock(disk->fd, LOCK_UN);
 	return r;
 }
 

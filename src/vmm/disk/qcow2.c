@@ -44,7 +44,7 @@ int qcow2_damaged(struct qcow2 *q, const char *what, u64 at)
 	if (!q->is_damaged)
 		say("the disk image '%s' is damaged (%s at 0x%llx); look at it with 'qemu-img "
 		    "check'",
-		    q->path, what, (unsigned long long)at);
+		    q->disk.path, what, (unsigned long long)at);
 	q->is_damaged = true;
 	return -EIO;
 }
@@ -198,22 +198,54 @@ static int header_check(const struct header *h, u64 file, const char *path, bool
 	return 0;
 }
 
-static int tables_open(struct qcow2 *q)
+static int tables_make(struct qcow2 *q)
 {
 	const u64 wanted = TABLES_BYTES / q->cluster;
-	int r = qcow2_pread(q, q->l1, (size_t)q->l1_size * 8, q->l1_at);
 
-	for (u32 i = 0; i < q->l1_size; i++)
-		q->l1[i] = be64toh(q->l1[i]);
 	q->table_count = wanted < 4		     ? 4
 			 : wanted > QCOW2_TABLES_MAX ? QCOW2_TABLES_MAX
 						     : (u32)wanted;
-	for (unsigned i = 0; i < q->table_count && r == 0; i++) {
+	for (unsigned i = 0; i < q->table_count; i++) {
 		q->tables[i].entries = malloc(q->cluster);
 		if (!q->tables[i].entries)
-			r = -ENOMEM;
+			return -ENOMEM;
 	}
+	return 0;
+}
+
+/* What is known of the file, from its header; of its tables nothing. */
+static void place_set(struct qcow2 *q, const struct header *h, u64 file)
+{
+	q->l1_at = h->l1_at;
+	q->bytes = file;
+	q->end = (file + q->cluster - 1) / q->cluster;
+	for (unsigned i = 0; i < q->table_count; i++)
+		q->tables[i].at = 0;
+	q->block.at = 0;
+	q->unpacked_entry = 0;
+	q->run_left = 0;
+	q->free_count = 0;
+	q->pool_count = 0;
+}
+
+static int tables_read(struct qcow2 *q, const struct header *h)
+{
+	int r = qcow2_pread(q, q->l1, (size_t)q->l1_size * 8, q->l1_at);
+
+	for (u32 i = 0; i < q->l1_size && r == 0; i++)
+		q->l1[i] = be64toh(q->l1[i]);
+	if (r == 0)
+		r = qcow2_counts_open(q, h->counts_at, h->counts_clusters);
 	return r;
+}
+
+static int tables_load(struct qcow2 *q, const struct header *h, struct why *why)
+{
+	int r = tables_read(q, h);
+
+	return r == 0 ? 0
+		      : why_set(why, -r, "cannot read the tables of the disk image '%s': %s",
+				q->disk.path, strerror(-r));
 }
 
 static void qcow2_drop(struct qcow2 *q)
@@ -240,69 +272,116 @@ static struct qcow2 *qcow2_new(const struct header *h, int fd, u64 file, const c
 	q->disk = (struct disk){
 		.ops = &qcow2_ops, .size = h->size, .is_read_only = read_only, .fd = fd
 	};
-	snprintf(q->path, sizeof(q->path), "%s", path);
+	snprintf(q->disk.path, sizeof(q->disk.path), "%s", path);
 	q->version = h->version;
 	q->cluster_bits = h->cluster_bits;
 	q->cluster = 1ull << h->cluster_bits;
 	q->count_order = h->count_order;
 	q->compression = h->compression;
 	q->l1_size = h->l1_size;
-	q->l1_at = h->l1_at;
-	q->bytes = file;
-	q->end = (file + q->cluster - 1) / q->cluster;
+	place_set(q, h, file);
 	q->l1 = malloc((size_t)q->l1_size * 8);
 	q->packed = malloc(2 * q->cluster);
 	q->unpacked = malloc(q->cluster);
 	q->copy = malloc(q->cluster);
 	q->block.entries = malloc(q->cluster);
-	if (q->l1 && q->packed && q->unpacked && q->copy && q->block.entries)
+	if (q->l1 && q->packed && q->unpacked && q->copy && q->block.entries && tables_make(q) == 0)
 		return q;
 	qcow2_drop(q);
 	return NULL;
+}
+
+int qcow2_settle(struct disk *disk)
+{
+	return qcow2_counts_settle(qcow2_of(disk));
 }
 
 void qcow2_close(struct disk *disk)
 {
 	struct qcow2 *q = qcow2_of(disk);
 
-	if (!disk->is_read_only)
-		qcow2_counts_close(q);
+	if (!disk->is_read_only && !disk->is_away)
+		qcow2_counts_settle(q);
 	close(disk->fd);
 	qcow2_drop(q);
 }
 
-int qcow2_open(struct disk **out, int fd, const char *path, bool read_only, struct why *why)
+/* The header of an image, checked, and the size of its file. */
+static int header_take(struct header *h, u64 *file, int fd, const char *path, bool read_only,
+		       struct why *why)
+{
+	if (header_read(fd, h) < 0)
+		return why_set(why, EINVAL,
+			       "the header of the qcow2 image '%s' is cut off; look at it with "
+			       "'qemu-img check'",
+			       path);
+	*file = (u64)lseek(fd, 0, SEEK_END);
+	return header_check(h, *file, path, read_only, why);
+}
+
+/* Who writes and does not know a feature takes its mark away. */
+static int autoclear(struct qcow2 *q, const struct header *h, struct why *why)
 {
 	const u64 nothing = 0;
+	int r = h->autoclear && !q->disk.is_read_only
+			? qcow2_pwrite(q, &nothing, sizeof(nothing), AT_AUTOCLEAR)
+			: 0;
+
+	return r == 0 ? 0
+		      : why_set(why, -r, "cannot write the header of the disk image '%s': %s",
+				q->disk.path, strerror(-r));
+}
+
+static bool is_same_disk(const struct qcow2 *q, const struct header *h)
+{
+	return h->size == q->disk.size && h->version == q->version &&
+	       h->cluster_bits == q->cluster_bits && h->count_order == q->count_order &&
+	       h->compression == q->compression && h->l1_size == q->l1_size;
+}
+
+int qcow2_load(struct disk *disk, struct why *why)
+{
+	struct qcow2 *q = qcow2_of(disk);
+	struct header h;
+	u64 file;
+	int r = header_take(&h, &file, disk->fd, q->disk.path, disk->is_read_only, why);
+
+	if (r < 0)
+		return r;
+	if (!is_same_disk(q, &h))
+		return why_set(why, EINVAL, "the qcow2 image '%s' is another one than before",
+			       q->disk.path);
+	place_set(q, &h, file);
+	r = tables_load(q, &h, why);
+	return r == 0 && !disk->is_away ? autoclear(q, &h, why) : r;
+}
+
+int qcow2_open(struct disk **out, int fd, const char *path, bool read_only, bool is_away,
+	       struct why *why)
+{
 	struct header h;
 	struct qcow2 *q;
 	struct stat st;
+	u64 file;
 	int r;
 
 	if (fstat(fd, &st) < 0 || (!read_only && !S_ISREG(st.st_mode)))
 		return why_set(why, EINVAL,
 			       "the qcow2 image '%s' is no file, and cannot grow; add ,ro", path);
-	if (header_read(fd, &h) < 0)
-		return why_set(why, EINVAL,
-			       "the header of the qcow2 image '%s' is cut off; look at it with "
-			       "'qemu-img check'",
-			       path);
-	r = header_check(&h, (u64)lseek(fd, 0, SEEK_END), path, read_only, why);
+	r = header_take(&h, &file, fd, path, read_only, why);
 	if (r < 0)
 		return r;
-	q = qcow2_new(&h, fd, (u64)lseek(fd, 0, SEEK_END), path, read_only);
+	q = qcow2_new(&h, fd, file, path, read_only);
 	if (!q)
 		return why_set(why, ENOMEM, "no memory for the disk '%s'", path);
-	r = tables_open(q);
-	if (r == 0)
-		r = qcow2_counts_open(q, h.counts_at, h.counts_clusters);
-	/* Who writes and does not know a feature takes its mark away. */
-	if (r == 0 && h.autoclear && !read_only)
-		r = qcow2_pwrite(q, &nothing, sizeof(nothing), AT_AUTOCLEAR);
+	if (!is_away) {
+		r = tables_load(q, &h, why);
+		if (r == 0)
+			r = autoclear(q, &h, why);
+	}
 	if (r < 0) {
 		qcow2_drop(q);
-		return why_set(why, -r, "cannot read the tables of the disk image '%s': %s", path,
-			       strerror(-r));
+		return r;
 	}
 	*out = &q->disk;
 	return 0;

@@ -44,7 +44,6 @@ struct qcow2_table {
 
 struct qcow2 {
 	struct disk disk;
-	char path[256]; /* for messages */
 	unsigned version, cluster_bits, count_order;
 	u64 cluster; /* bytes */
 	u8 compression;
@@ -113,9 +112,11 @@ int qcow2_free(struct qcow2 *q, u64 cluster);
 
 int qcow2_flush(struct qcow2 *q);
 int qcow2_counts_open(struct qcow2 *q, u64 table_at, u32 table_clusters);
-void qcow2_counts_close(struct qcow2 *q); /* what was counted ahead is given back */
+int qcow2_counts_settle(struct qcow2 *q); /* what was counted ahead is given back: 0 or -errno */
 
 extern const struct disk_ops qcow2_ops;
+int qcow2_settle(struct disk *disk);
+int qcow2_load(struct disk *disk, struct why *why);
 void qcow2_close(struct disk *disk);
 
 #endif

@@ -375,6 +375,7 @@ int qcow2_counts_open(struct qcow2 *q, u64 table_at, u32 table_clusters)
 
 	q->blocks_at = table_at;
 	q->block_count = table_clusters * q->cluster / 8;
+	free(q->blocks);
 	q->blocks = malloc(table_clusters * q->cluster);
 	r = q->blocks ? qcow2_pread(q, q->blocks, table_clusters * q->cluster, table_at) : -ENOMEM;
 	for (u64 i = 0; r == 0 && i < q->block_count; i++)
@@ -383,16 +384,30 @@ int qcow2_counts_open(struct qcow2 *q, u64 table_at, u32 table_clusters)
 }
 
 /* The end of the file may be given back: what is behind it was counted ahead. */
-void qcow2_counts_close(struct qcow2 *q)
+static int run_settle(struct qcow2 *q)
+{
+	int r = q->run_left ? counts_add(q, q->run_first, q->run_left, -1) : 0;
+
+	if (r < 0 || !q->run_left)
+		return r;
+	if (q->run_first + q->run_left == q->end) {
+		if (ftruncate(q->disk.fd, (off_t)(q->run_first * q->cluster)) == 0)
+			q->bytes = q->run_first * q->cluster;
+		q->end = (q->bytes + q->cluster - 1) / q->cluster;
+	}
+	q->run_left = 0;
+	return 0;
+}
+
+int qcow2_counts_settle(struct qcow2 *q)
 {
 	int r = qcow2_flush(q);
 
-	if (r == 0 && q->run_left)
-		r = counts_add(q, q->run_first, q->run_left, -1);
-	if (r == 0 && q->run_left && q->run_first + q->run_left == q->end)
-		r = ftruncate(q->disk.fd, (off_t)(q->run_first * q->cluster));
-	for (size_t i = 0; i < q->pool_count && r == 0; i++)
-		r = counts_add(q, q->pool[i], 1, -1);
 	if (r == 0)
-		disk_file_flush(q->disk.fd);
+		r = run_settle(q);
+	while (q->pool_count && r == 0) {
+		r = counts_add(q, q->pool[q->pool_count - 1], 1, -1);
+		q->pool_count -= r == 0;
+	}
+	return r == 0 ? disk_file_flush(q->disk.fd) : r;
 }

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE /* fallocate */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,6 +42,14 @@ static int raw_discard(struct disk *disk, u64 offset, u64 n)
 	return -errno;
 }
 
+/* The size that the guest was told is the disk's. */
+static int raw_load(struct disk *disk, struct why *why)
+{
+	if (lseek(disk->fd, 0, SEEK_END) == (off_t)disk->size)
+		return 0;
+	return why_set(why, EINVAL, "the disk image '%s' has another size than before", disk->path);
+}
+
 static void raw_close(struct disk *disk)
 {
 	close(disk->fd);
@@ -53,6 +62,8 @@ static const struct disk_ops raw_ops = {
 	.flush = raw_flush,
 	.zero = raw_zero,
 	.discard = raw_discard,
+	.settle = raw_flush,
+	.load = raw_load,
 	.close = raw_close,
 };
 
@@ -82,6 +93,7 @@ int raw_open(struct disk **out, int fd, const char *path, bool read_only, struct
 		.fd = fd,
 		.is_flat = true,
 	};
+	snprintf(disk->path, sizeof(disk->path), "%s", path);
 	*out = disk;
 	return 0;
 }

@@ -173,6 +173,8 @@ static int state_put(struct incoming *in, struct why *why)
 	if (!control_hold(in->control))
 		return why_set(why, ECANCELED, "the machine ended");
 	r = control_restore(in->control, in->state, in->state_size, why);
+	if (r == 0)
+		r = devices_check_disks(in->control->machine.devices, why);
 	control_release(in->control);
 	return r;
 }
@@ -187,14 +189,15 @@ static void status_set(struct incoming *in, enum incoming_status status, const c
 		in->told(in->owner, "MIGRATION");
 }
 
-static void run_here(struct incoming *in)
+static int run_here(struct incoming *in, struct why *why)
 {
-	struct why why;
+	int r;
 
 	if (!control_hold(in->control))
-		return;
-	control_go(in->control, GATE_INCOMING, &why);
+		return why_set(why, ECANCELED, "the machine ended");
+	r = control_go(in->control, GATE_INCOMING, why);
 	control_release(in->control);
+	return r;
 }
 
 /* The commit exchange: the machine is whole here, and must not run before it is told to. */
@@ -217,7 +220,12 @@ static void commit_wait(struct incoming *in)
 		status_set(in, INCOMING_UNRESOLVED, text);
 		return;
 	}
-	run_here(in);
+	r = run_here(in, &why);
+	if (r < 0) {
+		incoming_refuse(in, why.text);
+		status_set(in, INCOMING_UNRESOLVED, why.text);
+		return;
+	}
 	status_set(in, INCOMING_RUNNING, "");
 	wire_send(&in->wire, FRAME_RUNNING, NULL, 0, &why); /* it runs, heard or not */
 }
@@ -288,7 +296,10 @@ int incoming_resolve(struct incoming *in, bool runs_here, struct why *why)
 	if (incoming_status(in) != INCOMING_UNRESOLVED)
 		return why_set(why, EINVAL, "there is nothing to resolve");
 	if (runs_here) {
-		run_here(in);
+		int r = run_here(in, why);
+
+		if (r < 0)
+			return r;
 		status_set(in, INCOMING_RUNNING, "");
 	} else {
 		status_set(in, INCOMING_FAILED, "discarded");

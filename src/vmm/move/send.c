@@ -311,6 +311,8 @@ static int last_send(struct send *s, struct why *why)
 	sent = move_now_us();
 	info->last_us = sent - start;
 	if (r == 0)
+		r = devices_settle(s->pages.m->devices, why);
+	if (r == 0)
 		r = control_save(s->job->control, &s->state, why);
 	if (r == 0)
 		r = wire_send(&s->wire, FRAME_STATE, s->state.data, s->state.size, why);
@@ -344,6 +346,7 @@ static int commit(struct send *s, struct why *why)
 	if (job_commit(s->job, why) < 0)
 		return -ECANCELED;
 	gate_close(&control->gate, GATE_UNRESOLVED);
+	devices_release_disks(s->pages.m->devices);
 	r = wire_send(&s->wire, FRAME_COMMIT, NULL, 0, &cut);
 	if (r == 0)
 		r = wire_expect(&s->wire, FRAME_RUNNING, &cut);
@@ -361,13 +364,15 @@ static int still(struct send *s, struct why *why)
 {
 	struct control *control = s->job->control;
 	struct move_info *info = &s->job->info;
-	const u64 start = move_now_us();
 	struct why again;
+	u64 start;
 	int r;
 
 	throttle_stop(&s->throttle);
 	if (!hold(s, why))
 		return -ECANCELED;
+	devices_flush(s->pages.m->devices);
+	start = move_now_us();
 	r = control_stop(control, GATE_MOVE, why);
 	info->stop_us = move_now_us() - start;
 	if (r == 0) {

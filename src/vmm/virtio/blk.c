@@ -393,3 +393,8 @@ struct virtio_device *blk_device(struct blk *b)
 {
 	return &b->virtio;
 }
+
+struct disk *blk_disk(struct blk *b)
+{
+	return b->disk;
+}

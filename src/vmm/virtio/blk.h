@@ -13,5 +13,6 @@ int blk_create(struct blk **out, struct disk *disk, const char *serial, struct p
 	       struct loop *loop, const struct ram *ram);
 void blk_destroy(struct blk *blk);
 struct virtio_device *blk_device(struct blk *blk);
+struct disk *blk_disk(struct blk *blk);
 
 #endif
