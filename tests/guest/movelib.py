@@ -46,9 +46,13 @@ def source(folder):
         vm.wait_for_console(b"tick")
         return vm
     vm = start(folder, "vm0")
-    if not vm.wait_for_console(b"tick 1 2") or vm.run("snapshot", "vm0", base).returncode:
+    problem = None if vm.wait_for_console(b"tick 1 2") else f"the guest does not start: {vm.process.poll()}"
+    run = None if problem else vm.run("snapshot", "vm0", base)
+    if run and run.returncode:
+        problem = f"it cannot be saved: {run}"
+    if problem:
         vm.__exit__()
-        raise AssertionError("the guest did not start, or cannot be saved")
+        raise AssertionError(problem)
     return vm
 
 

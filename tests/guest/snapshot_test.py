@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Snapshots: the guest goes on from where it was, twice from one file; files that are cut, flipped or foreign are refused.
-"""usage: snapshot_test.py ANYKVM [FLIPS]"""
+"""usage: snapshot_test.py ANYKVM REWRITER [FLIPS]"""
 
+import ctypes
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ import guestlib
 import vmlib
 from vmlib import ANYKVM, Vm
 
-FLIPS = int(sys.argv[2]) if len(sys.argv) > 2 else 12
+REWRITER = sys.argv[2]
+FLIPS = int(sys.argv[3]) if len(sys.argv) > 3 else 12
 RAM_AT = 2 << 20
 MEMORY = 128 << 20
 FOLDER = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
@@ -254,6 +256,81 @@ def check_lazy_use():
     return None
 
 
+def refuse_userfaultfd():
+    """In the child: a filter of system calls that gives EPERM for userfaultfd, as those of containers do."""
+    code = b"".join(struct.pack("<HBBI", *row) for row in (
+        (0x20, 0, 0, 0),            # the number of the call
+        (0x15, 0, 1, 323),          # userfaultfd: the next, otherwise the last
+        (0x06, 0, 0, 0x50000 | 1),  # EPERM
+        (0x06, 0, 0, 0x7fff0000)))  # allow
+    rows = ctypes.create_string_buffer(code)
+    program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", 4, ctypes.addressof(rows)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):  # NO_NEW_PRIVS, SECCOMP
+        os._exit(99)
+
+
+def check_lazy_refused():
+    """Where the host allows no userfaultfd, a warning says so and all is read first: a damaged file before anything runs."""
+    bad = SNAP + ".bad"
+    with Vm(FOLDER.name, name="vm2", restore=SNAP, options=["--lazy"], before=refuse_userfaultfd) as vm:
+        line = vm.process.stderr.readline()
+        if b"no lazy restore here (userfaultfd: Operation not permitted)" not in line:
+            return f"no warning: {line!r}"
+        if not vm.wait_for_console(b"tick") or not vm.counted():
+            return "the guest does not go on"
+    shutil.copy(SNAP, bad)
+    with open(bad, "r+b") as f:
+        f.seek(RAM_AT)
+        at = RAM_AT + len(f.read(MEMORY).rstrip(b"\0")) - 1
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1]))
+    with Vm(FOLDER.name, name="vm2", restore=bad, options=["--lazy"], before=refuse_userfaultfd) as vm:
+        out, err = vm.process.communicate(timeout=vmlib.TIMEOUT)
+    return None if vm.process.returncode == 2 and b"refused at byte" in err and not out else f"{out[-200:]!r} {err!r}"
+
+
+REWRITTEN = 48  # MiB
+
+
+def own_pages(memory):
+    """Numbers of the pages that the rewriter has written: no two words alike, which no other page of a small guest is."""
+    for page in range(0, MEMORY, 4096):
+        if len(set(struct.unpack_from("<512Q", memory, page))) == 512:
+            yield page >> 12
+
+
+def check_lazy_running():
+    """A processor that runs already meets a damaged page: the machine ends before the guest has used what it holds."""
+    init = b"#!/bin/busybox sh\n/bin/busybox chmod +x /rewriter\nexec /rewriter %d 1 1\n" % REWRITTEN
+    with open(REWRITER, "rb") as f:
+        program = f.read()
+    with tempfile.TemporaryDirectory(dir=FOLDER.name) as folder:
+        snap = os.path.join(folder, "snap")
+        with Vm(folder, init=init, files=[("rewriter", program)]) as vm:
+            if not vm.wait_for_console(b"tick 0 2") or vm.run("snapshot", "vm1", snap).returncode:
+                return "the guest does not start, or cannot be saved"
+        with open(snap, "r+b") as f:
+            f.seek(RAM_AT)
+            pages = list(own_pages(f.read(MEMORY)))
+            if len(pages) < REWRITTEN * 200:
+                return f"{len(pages)} pages are the rewriter's"
+            for page in pages:
+                f.seek(RAM_AT + page * 4096 + 8)
+                byte = f.read(1)[0]
+                f.seek(-1, 1)
+                f.write(bytes([byte ^ 1]))
+        with Vm(folder, name="vm2", restore=snap, options=["--lazy", "-v"]) as vm:
+            out, err = vm.process.communicate(timeout=vmlib.TIMEOUT)
+        if b"no lazy restore here" in err:
+            raise guestlib.Skip("the host allows no userfaultfd")
+        if vm.process.returncode != 2 or b"first instruction at" not in err or b"page of memory is damaged" not in err:
+            return f"{vm.process.returncode}, {err[-400:]!r}"
+        return f"it has used a damaged page: {out[-200:]!r}" if b"BAD" in out or b"tick" in out else None
+
+
 def check_lazy_first():
     """Restored lazily, the guest begins before its memory is read: the moment of its first instruction is told."""
     with Vm(FOLDER.name, name="vm2", restore=SNAP, options=["--lazy", "-v"]) as vm:
@@ -274,5 +351,7 @@ guestlib.exit_with([
     ("foreign files", check_foreign),
     ("a damaged page of a lazy restore", check_lazy_damage),
     ("damaged pages that a lazy restore needs at once", check_lazy_use),
+    ("a running guest of a lazy restore meets damaged pages", check_lazy_running),
+    ("a lazy restore where userfaultfd is refused", check_lazy_refused),
     ("the first instruction of a lazy restore", check_lazy_first),
 ])

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "anykvm/anykvm.h"
 #include "log.h"
 #include "vm.h"
 
@@ -340,6 +341,47 @@ static void stuck_slot_changes(void)
 	stuck_free(&t);
 }
 
+/*
+ * The vCPU waits in a fault that has a request pending of being watched, whose own reader waits for nobody: it must be fetched for
+ * the dirty log all the same, or the thread that provides the page, and harvests first, waits for ever.
+ */
+static void *serve_watched(void *arg)
+{
+	struct stuck_vm *t = arg;
+	struct uffd_msg msg;
+
+	if (read(t->server.fd, &msg, sizeof(msg)) != sizeof(msg))
+		check_fatal("userfaultfd", "no event");
+	usleep(1000);
+	CHECK_EQ(anykvm_watch(t->vm.fd, 1), 0);
+	harvest(&t->server, t->server.got);
+	zeros_serve(&t->server, msg.arg.pagefault.address & ~4095ul);
+	return NULL;
+}
+
+static void stuck_watched(void)
+{
+	struct stuck_vm t;
+	uint64_t after[2];
+	pthread_t thread;
+
+	if (vm_on_device)
+		check_skip("of the library only");
+	for (unsigned i = 0; i < sizeof(stuck) / sizeof(stuck[0]); i++) {
+		stuck_make(&t, stuck[i].code, stuck[i].end, GET, NULL);
+		if (pthread_create(&thread, NULL, serve_watched, &t))
+			check_fatal("pthread_create", "failed");
+		CHECK_EXIT(&t.vm, KVM_EXIT_HLT);
+		pthread_join(thread, NULL);
+		harvest(&t.server, after);
+		CHECK(t.server.got[0] & 1);
+		CHECK(!stuck[i].writes || after[0] >> 16 & 1);
+		CHECK_EQ(anykvm_watch(t.vm.fd, 0), 0);
+		stuck_free(&t);
+	}
+}
+
 VM_TESTS({ .name = "each kind of access", .run = stuck_all },
 	 { .name = "between check and store", .run = stuck_between },
-	 { .name = "slots change meanwhile", .run = stuck_slot_changes });
+	 { .name = "slots change meanwhile", .run = stuck_slot_changes },
+	 { .name = "with a request to be watched", .run = stuck_watched });
