@@ -158,10 +158,11 @@ bool native_is_stray(const struct testcase *c, const struct state *st);
 void native_run(const struct testcase *c, const struct state *in, struct outcome *out);
 
 /* guest.c */
-#define GUESTS 2
-extern const char *const guest_names[GUESTS];
+#define GUESTS	   2
+#define GUESTS_MAX 3 /* the third is the fast form with the option "exact" */
+extern const char *const guest_names[GUESTS_MAX];
 extern u8 *guest_arena;
-const char *guest_init(void);
+const char *guest_init(unsigned guests);
 void guest_exit(void);
 void guest_code(const struct testcase *c);
 void guest_run(unsigned which, const struct testcase *c, const struct state *in,

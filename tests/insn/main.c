@@ -17,11 +17,12 @@ static struct options {
 	u64 seed;
 	unsigned states, shard, shards, shown;
 	const char *only;
-	bool verbose, table;
+	bool verbose, table, exact;
 } options = { .seed = 1, .states = 100, .shards = 1, .shown = SHOWN_PER_ROW };
 
 u8 image[ARENA_SIZE];
 static u64 runs, mismatches, flukes;
+static unsigned guests;
 static struct {
 	char text[96], bytes[48];
 	u64 at;
@@ -180,11 +181,11 @@ static bool run_state(const struct testcase *c, struct rng *r, unsigned n)
 	runs++;
 	summary_note(c, &native);
 	all = true;
-	for (unsigned which = 0; which < GUESTS; which++) {
+	for (unsigned which = 0; which < guests; which++) {
 		restore(guest_arena, &s);
 		code_restore(guest_arena, guest_copy);
 		guest_run(which, c, &s.st, &guest);
-		guest.is_fast = which;
+		guest.is_fast = which == 1;
 		if (outcome_ignored(c, &native, &guest)) {
 			all = false;
 			continue;
@@ -290,7 +291,7 @@ static bool print_totals(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: insn [--states N] [--seed N] [--only ROW|MNEMONIC] [--shard I/N] "
-			"[--shown N] [--verbose] [--table]\n");
+			"[--shown N] [--verbose] [--table] [--exact]\n");
 	return 2;
 }
 
@@ -309,6 +310,10 @@ static bool parse(int argc, char **argv)
 		}
 		if (!strcmp(name, "--table")) {
 			options.table = true;
+			continue;
+		}
+		if (!strcmp(name, "--exact")) {
+			options.exact = true;
 			continue;
 		}
 		if (++i == argc)
@@ -334,7 +339,8 @@ static const char *prepare(void)
 	const char *why;
 
 	state_init();
-	why = guest_init();
+	guests = options.exact ? GUESTS_MAX : GUESTS;
+	why = guest_init(guests);
 	if (!why)
 		why = native_init();
 	if (why)
