@@ -37,7 +37,7 @@ struct run_options {
 	u64 memory;
 	unsigned cpus;
 	const char *incoming;
-	bool no_reboot, json, verbose, lazy;
+	bool no_reboot, json, verbose, lazy, follow;
 	char text[512]; /* all words, for whoever gets the machine elsewhere */
 	char flat_path[PATH_MAX];
 	struct vmm_devices devices;
@@ -156,6 +156,8 @@ static const struct args_row run_rows[] = {
 static const struct args_row restore_rows[] = {
 	{ "lazy", 'l', NULL, FIELD(lazy), NULL,
 	  "start at once: memory is read when it is used, and checked meanwhile" },
+	{ "follow", 0, NULL, FIELD(follow), NULL,
+	  "remember what it writes: 'anykvm snapshot --base FILE' takes an increment" },
 	{ "engine", 'e', parse_engine, FIELD(engine), "FORM", "checked or fast" },
 	{ "device", 'd', args_text, FIELD(device), "FILE",
 	  "a real KVM device, for example /dev/kvm, instead of the built-in one" },
@@ -472,6 +474,7 @@ static int restore_run(const struct run_options *o, struct snapshot *snapshot, u
 		.options = snapshot->description.options,
 		.snapshot = snapshot,
 		.is_lazy = o->lazy,
+		.is_followed = o->follow,
 		.started_ns = started_ns,
 		.memory = snapshot->description.memory,
 		.cpus = snapshot->description.cpus,

@@ -543,12 +543,16 @@ static void counters_print(struct board *b)
 static int state_fill(struct board *b, struct why *why)
 {
 	const struct snapshot *s = b->config->snapshot;
-	int r;
+	const struct control_machine *m;
+	int r = 0;
 
 	if (!b->description || !s)
 		return 0;
-	control_hold(&b->control);
-	r = control_restore(&b->control, s->state, s->state_size, why);
+	m = control_hold(&b->control);
+	if (b->config->is_followed)
+		r = snapshot_follow(m, s, why);
+	if (r == 0)
+		r = control_restore(&b->control, s->state, s->state_size, why);
 	control_release(&b->control);
 	if (r < 0) {
 		control_detach(&b->control);

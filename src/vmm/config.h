@@ -75,6 +75,7 @@ struct vmm_config {
 	struct snapshot *snapshot; /* NULL: it starts with a kernel */
 	struct incoming *incoming; /* NULL: it does not come from another process */
 	bool is_lazy;		   /* pages of the snapshot are read when they are used */
+	bool is_followed;	   /* the next snapshot may be an increment to it */
 	const char *name;	   /* NULL: nobody can ask for it */
 	const char *kernel;	   /* path; needed unless flat or a snapshot is given */
 	const u8 *initrd;	   /* NULL: none */

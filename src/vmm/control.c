@@ -117,10 +117,13 @@ int control_go(struct control *c, enum gate_reason reason, struct why *why)
 	const unsigned others = atomic_load(&c->gate.closed) & ~(unsigned)reason;
 	int r;
 
-	if (!others && c->is_frozen) {
+	/* It is here that the machine goes on, even if it is to stand for something else. */
+	if (!others || reason & (GATE_INCOMING | GATE_UNRESOLVED)) {
 		r = devices_take_disks(c->machine.devices, why);
 		if (r < 0)
 			return r;
+	}
+	if (!others && c->is_frozen) {
 		r = devices_thaw(c->machine.devices);
 		if (r < 0)
 			return why_set(why, -r, "cannot start the device thread: %s", strerror(-r));

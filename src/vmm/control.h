@@ -68,7 +68,7 @@ void control_release(struct control *c);
 
 /* Held. 0, or -EBUSY with one line when a processor does not come out: the machine goes on then. */
 int control_stop(struct control *c, enum gate_reason reason, struct why *why);
-/* If that was the last reason: the disks are taken, if they are not here. */
+/* The disks are taken, if they are not here, with the last reason or when it is known that it goes on here. */
 int control_go(struct control *c, enum gate_reason reason, struct why *why);
 bool control_is_running(struct control *c);
 

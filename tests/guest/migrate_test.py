@@ -9,6 +9,7 @@ goes on where it ended."""
 import json
 import os
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -286,6 +287,28 @@ def check_strangers():
             return is_alive(here)
 
 
+def check_debugger():
+    """A debugger waits at the target: the machine comes, stands for it, is looked at, and goes on when it leaves."""
+    gdb = shutil.which("gdb")
+    if not gdb:
+        raise guestlib.Skip("no gdb")
+    with tempfile.TemporaryDirectory() as folder, source(folder) as here:
+        place = f"{folder}/gdb"
+        with Vm(folder, "vm1", ["--cpus", "2", "--incoming", f"unix:{folder}/wire", "--gdb", f"unix:{place}"], INIT,
+                f"{MEMORY}M", files=program()) as there:
+            wait_for(lambda: is_waiting(f"{folder}/wire"))
+            run = migrate(here, f"unix:{folder}/wire", "--verify")
+            if run.returncode or here.process.wait(TIMEOUT):
+                return f"it does not move: {run}"
+            if b"tick" in there.console(0.5):
+                return "it does not stand for the debugger"
+            run = guestlib.Run([gdb, "-nx", "-batch", "-ex", "set architecture i386:x86-64", "-ex", f"target remote {place}",
+                                "-ex", "info threads", "-ex", "print/x $cr3", "-ex", "x/i $pc", "-ex", "detach"], TIMEOUT)
+            if run.status or not re.search(rb"\$1 = 0x[1-9a-f]", run.out) or b"=>" not in run.out:
+                return f"gdb: {run.describe()}"
+            return is_alive(there)
+
+
 def is_throttled_enough(rounds):
     """Whether no two rounds in a row left 70 % of what they sent without a throttle in the next."""
     stuck = 0
@@ -342,5 +365,6 @@ guestlib.exit_with([
     ("cuts", check_cuts),
     ("changed streams", check_changes),
     ("strangers", check_strangers),
+    ("a debugger at the target", check_debugger),
     ("convergence", check_convergence),
 ])

@@ -226,6 +226,36 @@ def check_increments():
         return problem or refused(path("two", moved), "cannot open the snapshot")
 
 
+def check_restored(options):
+    """A restored machine's first increment is to the file that it came from, of what it wrote since; and only with --follow."""
+    with tempfile.TemporaryDirectory(dir=FOLDER.name) as folder:
+        def path(name):
+            return os.path.join(folder, name)
+        shutil.copy(SNAP, path("whole"))
+        with Vm(folder, name="vm2", restore=path("whole"), options=options) as vm:
+            run = vm.wait_for_console(b"tick") and vm.run("snapshot", "vm2", path("one"), "--base", path("whole"))
+            if not run or run.returncode != 1 or "is not known" not in run.stderr:
+                return f"an increment of what is not followed: {run}"
+        with Vm(folder, name="vm2", restore=path("whole"), options=options + ["--follow"]) as vm:
+            if not vm.wait_for_console(b"tick"):
+                return f"the guest does not go on: {vm.process.poll()}"
+            for name, base in (("one", "whole"), ("two", "one")):
+                run = vm.run("snapshot", "vm2", path(name), "--base", path(base))
+                if run.returncode or not vm.counted():
+                    return f"{name} is not taken: {run}"
+            vm.ctl("stop")
+            for name, more in (("three", ["--base", path("two")]), ("all", [])):
+                run = vm.run("snapshot", "vm2", path(name), *more)
+                if run.returncode:
+                    return f"{name} is not taken: {run}"
+        if memory_of(path("three")) != memory_of(path("all")):
+            return "the chain has another memory than the whole snapshot"
+        if os.stat(path("one")).st_blocks > os.stat(path("whole")).st_blocks / 2:
+            return "an increment is as large as all"
+        with Vm(folder, name="vm3", restore=path("three"), options=options) as vm:
+            return None if vm.wait_for_console(b"tick") and vm.counted() else "the chain does not go on"
+
+
 def check_lazy_damage():
     """A lazy restore finds a damaged page while the guest runs, and ends it."""
     bad = SNAP + ".bad"
@@ -347,6 +377,8 @@ guestlib.exit_with([
     ("restore", check_restore([])),
     ("restore lazily", check_restore(["--lazy"])),
     ("increments", check_increments),
+    ("an increment to what it was restored from", lambda: check_restored([])),
+    ("an increment to what it was restored from lazily", lambda: check_restored(["--lazy"])),
     ("damaged files", check_damage),
     ("foreign files", check_foreign),
     ("a damaged page of a lazy restore", check_lazy_damage),

@@ -12,6 +12,7 @@
 #ifndef VMM_MOVE_SNAPSHOT_H
 #define VMM_MOVE_SNAPSHOT_H
 
+#include "vmm/control.h"
 #include "vmm/move/describe.h"
 #include "vmm/move/snapshot_format.h"
 
@@ -81,6 +82,12 @@ u64 snapshot_run(struct snapshot *s, u64 first, u64 max, struct snapshot **file,
 
 /* Such a run is read to @to and checked, or only checked if it is a hole. 0 or -errno with the place and the reason. */
 int snapshot_read(struct snapshot *file, u64 first, u64 n, bool is_hole, u8 *to, struct why *why);
+
+/*
+ * Held: the machine has the memory of @s, and neither its state nor has it run. What it writes from here on is followed, so that an
+ * increment to @s can be taken. 0 or -errno with one line.
+ */
+int snapshot_follow(const struct control_machine *m, const struct snapshot *s, struct why *why);
 
 /* Read and check all memory, which is zeros. */
 int snapshot_load(struct snapshot *s, const struct ram *ram, struct why *why);

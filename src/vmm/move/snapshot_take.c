@@ -211,6 +211,21 @@ static void follow_settle(struct take *t, bool is_whole)
 	control_release(t->job->control);
 }
 
+int snapshot_follow(const struct control_machine *m, const struct snapshot *s, struct why *why)
+{
+	const struct snapshot_identity id = snapshot_identity_of(s);
+	int r = machine_log_dirty(m->machine, true, why);
+
+	if (r < 0)
+		return r;
+	if (!follow_begin(m->follow, m->ram->size >> PAGE_SHIFT))
+		return why_set(why, ENOMEM, "no memory for the pages to follow");
+	memcpy(m->follow->identity, id.identity, SNAPSHOT_IDENTITY);
+	m->follow->crc = id.crc;
+	snprintf(m->follow->path, sizeof(m->follow->path), "%s", s->path);
+	return 0;
+}
+
 static int still(struct take *t, struct why *why)
 {
 	struct move_info *info = &t->job->info;
