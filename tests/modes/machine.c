@@ -220,7 +220,7 @@ static void set_segments(struct x86_cpu *cpu, const struct cell *c, const struct
 		cpu->seg[SEG_GS].base = w->gs_base;
 	}
 	cpu->seg[SEG_TR] =
-		(struct x86_seg){ m->lma ? AT_TSS64 : AT_TSS32, 0x67, SEL_TSS, SA_P | 0xb };
+		(struct x86_seg){ m->lma ? AT_TSS64 : AT_TSS32, 0x67, w->tr, SA_P | 0xb };
 	cpu->seg[SEG_LDTR] = (struct x86_seg){ .attr = SA_UNUSABLE };
 }
 
@@ -279,6 +279,8 @@ void world_make(const struct cell *c, struct world *w)
 	w->tsc_aux = (u32)rng_next();
 	w->pat = 0x0007040600070406;
 	w->gdt = (struct x86_dtable){ AT_GDT, 0xff };
+	w->tr = SEL_TSS;
+	w->tss = TSS_AVAILABLE;
 	w->idt = (struct x86_dtable){ !m->pe ? 0 : m->lma ? AT_IDT64 : AT_IDT32, 0xfff };
 	w->fs_base = m->bits == 64 ? 0xffffffffffffe000ull : segment_base(c, SEG_FS);
 	w->gs_base = segment_base(c, SEG_GS);
@@ -288,6 +290,15 @@ void world_make(const struct cell *c, struct world *w)
 	for (unsigned i = 0; i < DATA_SIZE; i += 8)
 		memcpy(w->data + i, &(u64){ rng_next() }, 8);
 	w->vector = -1;
+}
+
+/* Of a task that nobody is in. */
+static void write_spare_tss(const struct cell *c, const struct world *w)
+{
+	u32 base = c->mode->lma ? AT_TSS64 : AT_TSS32;
+
+	store(AT_GDT + SEL_SPARE_TSS, 0x67 | (u64)base << 16 | (u64)w->tss << 40, 8);
+	store(AT_GDT + SEL_SPARE_TSS + 8, 0, 8);
 }
 
 void world_load(struct x86_cpu *cpu, const struct cell *c, const struct world *w)
@@ -304,6 +315,7 @@ void world_load(struct x86_cpu *cpu, const struct cell *c, const struct world *w
 	set_segments(cpu, c, w);
 	x86_mode_update(cpu);
 	memcpy(ram + DATA_AT, w->data, DATA_SIZE);
+	write_spare_tss(c, w);
 	hypercall_came = false;
 }
 
@@ -340,6 +352,8 @@ void world_read(struct x86_cpu *cpu, struct world *w)
 		memcpy((u8 *)w + fields[i].world, (u8 *)cpu + fields[i].cpu, fields[i].size);
 	w->flags = cpu->aflags;
 	w->df = cpu->f.df;
+	w->tr = cpu->seg[SEG_TR].sel;
+	w->tss = ram[AT_GDT + SEL_SPARE_TSS + 5];
 	w->fs_base = cpu->seg[SEG_FS].base;
 	w->gs_base = cpu->seg[SEG_GS].base;
 	memcpy(w->data, ram + DATA_AT, DATA_SIZE);

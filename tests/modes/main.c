@@ -66,7 +66,7 @@ static bool worlds_differ(const struct cell *c, const struct world *want, const 
 	SAME(cr0), SAME(cr2), SAME(cr3), SAME(cr4), SAME(cr8), SAME(xcr0), SAME(efer);
 	SAME(dr6), SAME(dr7), SAME(star), SAME(lstar), SAME(kernel_gs_base), SAME(sysenter_eip);
 	SAME(tsc_aux), SAME(pat), SAME(gdt.base), SAME(gdt.limit), SAME(idt.base), SAME(idt.limit);
-	SAME(flags), SAME(df), SAME(has_hypercall);
+	SAME(flags), SAME(df), SAME(tr), SAME(tss), SAME(has_hypercall);
 	if (is_64(c))
 		SAME(fs_base), SAME(gs_base);
 	for (unsigned i = 0; want->has_hypercall && i < 5; i++)

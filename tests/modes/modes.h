@@ -54,6 +54,10 @@ extern const struct mode modes[MODES];
 
 /* --- the world that an instruction can change --- */
 
+#define SEL_SPARE_TSS 0x50 /* available; TR's own is another one */
+#define TSS_AVAILABLE 0x89
+#define TSS_BUSY      0x8b
+
 #define DATA_AT	  0xa000u
 #define DATA_SIZE 0x200u
 
@@ -65,6 +69,8 @@ struct world {
 	struct x86_dtable gdt, idt;
 	u64 fs_base, gs_base;
 	u16 flags; /* arithmetic, AF_* */
+	u16 tr;
+	u8 tss; /* type byte of the descriptor SEL_SPARE_TSS */
 	u8 df, phys_bits;
 	u8 data[DATA_SIZE];
 	/* What happened. */

@@ -454,10 +454,22 @@ static void prepare_null(const struct cell *c, struct world *w)
 	w->gpr[c->rm] = (w->gpr[c->rm] & ~0xffffull) | rng_below(4);
 }
 
+/* Null, a task that is there, or one behind the end of the table; bits 16 and up do not count. */
+static void prepare_ltr(const struct cell *c, struct world *w)
+{
+	u16 sel = rng_chance(70) ? SEL_SPARE_TSS : rng_chance(50) ? 0 : 0x100;
+
+	w->gpr[c->rm] = (w->gpr[c->rm] & ~0xffffull) | sel | rng_below(4);
+}
+
 static void apply_ltr(const struct cell *c, struct world *w)
 {
-	(void)c;
-	fault(w, VEC_GP, 0);
+	u16 sel = w->gpr[c->rm];
+
+	if ((sel & ~3) != SEL_SPARE_TSS)
+		return fault(w, VEC_GP, sel & ~3);
+	w->tr = sel;
+	w->tss = TSS_BUSY;
 }
 
 const struct rule rules_control[] = {
@@ -481,6 +493,6 @@ const struct rule rules_control[] = {
 	{ "SLDT r", ALL & ~REALLIKE, false, encode_sldt, NULL, apply_sldt },
 	{ "STR r", ALL & ~REALLIKE, false, encode_str, NULL, apply_str },
 	{ "LLDT r", ALL & ~REALLIKE, true, encode_lldt, prepare_null, apply_nothing },
-	{ "LTR r", ALL & ~REALLIKE, true, encode_ltr, prepare_null, apply_ltr },
+	{ "LTR r", ALL & ~REALLIKE, true, encode_ltr, prepare_ltr, apply_ltr },
 };
 const unsigned nrules_control = ARRAY_SIZE(rules_control);
