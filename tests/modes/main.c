@@ -194,8 +194,11 @@ static unsigned choose(void)
 		for (unsigned i = 0; i < *lists[l].n; i++) {
 			const struct rule *rule = &lists[l].rules[i];
 
-			if (n < RULES_MAX && (!options.only || !strcmp(options.only, rule->name)))
-				chosen[n++] = rule;
+			if (options.only && strcmp(options.only, rule->name))
+				continue;
+			if (n == RULES_MAX)
+				abort(); /* make room */
+			chosen[n++] = rule;
 		}
 	return n;
 }
