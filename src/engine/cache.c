@@ -97,6 +97,7 @@ int cache_create(struct cache *c)
 	c->pages = (struct code_page **)(tables + HASH_BYTES);
 	c->meta = tables + TABLES;
 	c->meta_size = META_SIZE;
+	cache_cross_undo(c);
 	c->max_blocks = MAX_BLOCKS;
 	return 0;
 }
@@ -133,6 +134,7 @@ void cache_reset(struct cache *c, const struct mem *mem)
 	c->code_used = c->stubs_end;
 	c->meta_used = 0;
 	c->nblocks = 0;
+	c->ncross = 0;
 	c->generation++;
 	c->resets++;
 }
@@ -168,6 +170,7 @@ struct code_page *cache_page_get(struct cache *c, gpa_t page, const u8 *host)
 		return NULL;
 	memcpy(p->snapshot, host, PAGE_SIZE);
 	p->gpa = page;
+	p->linear = CODE_LINEAR_NONE;
 	p->hash_next = c->pages[page_hash(page)];
 	c->pages[page_hash(page)] = p;
 	return p;

@@ -20,7 +20,8 @@
  * translated code runs.
  *
  * A block belongs to one guest-physical page (two when its only instruction straddles) and holds no guest
- * address: it serves every mapping of its page. Direct jumps inside the page are chained.
+ * address: it serves every mapping of its page. Direct jumps inside the page are chained; those that
+ * leave it too, in a supervisor's code, as long as the translation of the target's page stays (struct cache, .cross).
  *
  * Each page with blocks keeps a snapshot of the bytes that were translated. Stores by a vCPU reach
  * cache_written() because such a page gets no write tag; stores by anybody else are found by
@@ -40,11 +41,17 @@ struct exit_link {
 	u32 stub;	     /* code offset of the stub that it reaches while not linked */
 	u32 poll;	     /* a jump back: code offset of its poll; 0: none */
 	u32 keep, keep_site; /* of the poll that keeps the flags, and its jump's displacement */
-	u16 target_off;	     /* of the target in the page */
+	u16 target_off;	     /* of the target in its page */
+	u16 kind;	     /* LINK_* */
 	struct block *from;
 	struct exit_link *next;	 /* among the links into one block */
 	struct exit_link **prev; /* what points here; NULL: not linked */
 };
+
+#define LINK_CROSS                                                                                 \
+	BIT(0) /* it may leave the page: rip_page is the target's already; .keep is the way while it cannot be linked */
+#define LINK_SAVED  BIT(1) /* the flags are in cpu.aflags */
+#define LINK_AROUND BIT(2) /* sent to .keep */
 
 struct pc_entry {     /* host pc to guest instruction; sorted by .host */
 	u32 host;     /* offset from the block's code */
@@ -114,11 +121,16 @@ struct code_page {
 	u32 live; /* blocks that are not dead */
 	u32 idle_writes;
 	u32 quiet;   /* stores beside code since the last block was made from the page */
+	u64 linear;  /* where it runs, as a supervisor's page; CODE_LINEAR_NONE, CODE_LINEAR_MANY */
 	bool ranged; /* some of its bytes may be in a range for writes: see tlb_beside() */
 	u8 *snapshot;
 	u64 serial; /* of the slot whose descriptor counts this vCPU as holder; 0: none does */
 	struct page_node *chunk[CHUNKS]; /* live blocks by the chunks that they touch */
 };
+
+/* No page begins there. */
+#define CODE_LINEAR_NONE 0x1ull
+#define CODE_LINEAR_MANY 0x2ull
 
 /* Whether live blocks were made from a chunk of these bytes, which lie in the page and are not all of it. */
 static inline bool cache_has_code(const struct code_page *p, unsigned off, unsigned size)
@@ -130,6 +142,7 @@ static inline bool cache_has_code(const struct code_page *p, unsigned off, unsig
 
 #define CACHE_HASH	BIT(16)
 #define CACHE_PAGE_HASH BIT(13)
+#define CACHE_CROSS	16384
 
 static inline u32 cache_hash(gpa_t gpa, u32 mode)
 {
@@ -147,9 +160,16 @@ struct cache {
 	u32 nblocks, max_blocks;
 	struct block **hash;
 	struct code_page **pages;
-	u64 generation;	       /* counts resets */
-	u8 scratch[PAGE_SIZE]; /* of cache_verify_page() */
-	u64 dead_stub;	       /* executable address */
+	u64 generation; /* counts resets */
+	/*
+	 * Exits that rest on the translation of the target's page, or on there being none that was asked for: some of them were
+	 * unlinked since. cache_cross_undo() sends all back to their stubs.
+	 */
+	struct exit_link *cross[CACHE_CROSS];
+	u32 ncross;
+	u64 cross_lo, cross_hi; /* linear addresses of the pages that they rest on */
+	u8 scratch[PAGE_SIZE];	/* of cache_verify_page() */
+	u64 dead_stub;		/* executable address */
 	bool ranges_stale; /* there is a block where stores may go by a range: translate() looks */
 	/* statistics */
 	u64 translated, killed, verified, verify_killed, resets, insns, bytes;
@@ -207,5 +227,10 @@ void cache_verify_all(struct cache *c, const struct mem *mem);
 #define POLL_BYTES ((const u8[5]){ 0x66, 0x65, 0x83, 0x3c, 0x25 })
 /* Let an exit jump straight to @to. */
 void cache_link(struct cache *c, struct exit_link *l, struct block *to);
+/* The same for a target that was found by way of the pages [lo, hi], and holds until cache_cross_undo(). */
+void cache_link_cross(struct cache *c, struct exit_link *l, struct block *to, u64 lo, u64 hi);
+/* Until then the exit looks its target up at each turn. */
+void cache_link_around(struct cache *c, struct exit_link *l);
+void cache_cross_undo(struct cache *c);
 
 #endif

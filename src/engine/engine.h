@@ -15,6 +15,7 @@ struct engine_options {
 	const char *cpu_mask;	     /* as for x86_host_probe(); NULL: none */
 	const struct x86_host *host; /* as it was probed with cpu_mask; NULL: not yet */
 	bool verbose;
+	bool cross;   /* jumps out of a supervisor's page are linked */
 	bool beside;  /* stores beside code without a walk */
 	bool ahead;   /* flags that the instructions behind a block overwrite are not kept */
 	bool loops;   /* no check in the rounds of a loop that are sure (x86/loop.c) */

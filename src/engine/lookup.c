@@ -87,7 +87,7 @@ void cache_link(struct cache *c, struct exit_link *l, struct block *to)
 	if (l->poll)
 		poll_link(c, l, to);
 	else
-		site_write(c, l->site, to->chain);
+		site_write(c, l->site, l->kind & LINK_SAVED ? to->code : to->chain);
 	l->next = to->incoming;
 	l->prev = &to->incoming;
 	if (l->next)
@@ -103,6 +103,46 @@ static void exit_forget(struct exit_link *l)
 	if (l->next)
 		l->next->prev = l->prev;
 	l->prev = NULL;
+}
+
+static void cross_keep(struct cache *c, struct exit_link *l)
+{
+	if (c->ncross == CACHE_CROSS)
+		cache_cross_undo(c);
+	c->cross[c->ncross++] = l;
+}
+
+void cache_link_cross(struct cache *c, struct exit_link *l, struct block *to, u64 lo, u64 hi)
+{
+	cross_keep(c, l);
+	c->cross_lo = lo < c->cross_lo ? lo : c->cross_lo;
+	c->cross_hi = hi > c->cross_hi ? hi : c->cross_hi;
+	cache_link(c, l, to);
+}
+
+void cache_link_around(struct cache *c, struct exit_link *l)
+{
+	if (l->from->dead || l->prev)
+		return;
+	cross_keep(c, l);
+	site_write(c, l->site, l->keep);
+	l->kind |= LINK_AROUND;
+}
+
+void cache_cross_undo(struct cache *c)
+{
+	for (u32 i = 0; i < c->ncross; i++) {
+		struct exit_link *l = c->cross[i];
+
+		if (!l->prev && !(l->kind & LINK_AROUND))
+			continue; /* its block was killed, and may have been made again */
+		unlink_exit(c, l);
+		exit_forget(l);
+		l->kind &= ~LINK_AROUND;
+	}
+	c->ncross = 0;
+	c->cross_lo = ~0ull;
+	c->cross_hi = 0;
 }
 
 /* A call, and the block behind it for the stub: each block has a jump and its stub, which are longer. None runs its entry meanwhile. */

@@ -242,6 +242,9 @@ static void ibtc_drop(struct engine_vcpu *v, gva_t lin)
 {
 	const u64 outside = ~(v->exec_span - 1);
 
+	if ((lin & outside) >= (v->cache.cross_lo & outside) &&
+	    lin <= (v->cache.cross_hi | ~outside))
+		cache_cross_undo(&v->cache);
 	for (unsigned i = 0; i < IBTC_MODES; i++) {
 		struct ibtc *t = &v->ibtcs[i];
 
@@ -250,7 +253,8 @@ static void ibtc_drop(struct engine_vcpu *v, gva_t lin)
 		for (u32 k = 0; k < t->nfilled; k++) {
 			struct ibtc_entry *e = &t->e[t->filled[k]];
 
-			if (((e->rip ^ lin) & outside) == 0)
+			if (((e->rip ^ lin) & outside) == 0 ||
+			    (((e->rip + INSN_MAX - 1) ^ lin) & outside) == 0)
 				e->rip = ibtc_no_rip(t->filled[k]);
 		}
 	}
@@ -263,6 +267,7 @@ void itlb_flush_all(struct engine_vcpu *v)
 	bulk_zero(v->exec_map, sizeof(v->exec_map));
 	v->exec_span = PAGE_SIZE;
 	ibtc_flush(v);
+	cache_cross_undo(&v->cache);
 }
 
 static void itlb_flush_space(struct engine_vcpu *v, unsigned space)

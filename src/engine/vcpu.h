@@ -365,6 +365,7 @@ struct engine_vcpu {
 	u64 exec_span;	  /* the largest page that an execute tag was of since all were dropped */
 	unsigned now;	  /* the current space */
 	unsigned victim;
+	bool found_global; /* the pages of the last block that find() has found are */
 	bool fetch_global; /* the page of the last engine_fetch() is global */
 	bool exact;	   /* the next block found or made is to be an exact one */
 	bool fetch_writable;
@@ -386,17 +387,23 @@ struct engine {
 };
 
 /* slow.c: called by the stubs, in leaf context. */
+void engine_fault(struct engine_vcpu *v); /* deliver cpu.exc */
 /* cpu.exc is not delivered: it is a #DB for a debugger, v->reason is LEAVE_EXIT. */
 bool engine_debug_fault(struct engine_vcpu *v);
 void *engine_mem_slow(struct engine_vcpu *v, const struct x86_insn *insn, gva_t lin);
 void *engine_mem_call(struct engine_vcpu *v, const struct x86_insn *insn);
 u64 engine_op(struct engine_vcpu *v,
 	      const struct x86_insn *insn); /* 1: continue behind it; 0: engine_resume() next */
-u64 engine_resume(struct engine_vcpu *v);   /* code to run at cpu.rip, or 0: leave */
+/* dispatch.c: likewise. */
+u64 engine_resume(struct engine_vcpu *v); /* code to run at cpu.rip, or 0: leave */
 u64 engine_dispatch(struct engine_vcpu *v, u64 rip);
 u64 engine_dead(struct engine_vcpu *v, u64 pc); /* @pc: behind the call in a killed block */
 u64 engine_link(struct engine_vcpu *v, struct exit_link *l);
 u64 engine_narrow(struct engine_vcpu *v, struct mem_site *site);
+/* Whether code of the page that runs was killed. */
+bool engine_smc_is_near(const struct engine_vcpu *v);
+/* The execute translation of @rip: X86_OK with *gpa (address space included) and *host. */
+enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **host);
 
 /* Run the helper of @insn, in whatever context the caller is. */
 enum x86_status engine_op_call(struct engine_vcpu *v, const struct x86_insn *insn);
@@ -406,9 +413,6 @@ bool engine_misaligned(struct engine_vcpu *v, const struct x86_insn *insn);
 enum x86_status engine_linear(struct engine_vcpu *v, const struct x86_insn *insn, gva_t *lin);
 /* Finish or abandon an instruction whose helper returned @status. Returns whether the next may run. */
 bool engine_commit(struct engine_vcpu *v, const struct x86_insn *insn, enum x86_status status);
-
-/* The execute translation of @rip: X86_OK with *gpa (address space included) and *host. */
-enum x86_status engine_fetch(struct engine_vcpu *v, u64 rip, gpa_t *gpa, u8 **host);
 
 /* request.c: leaf but for those that wait. */
 void requests_serve(struct engine_vcpu *v);

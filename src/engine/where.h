@@ -22,7 +22,7 @@ enum engine_where {
 	WHERE_COUNT = WHERE_OP + X86_OP_COUNT,
 };
 
-/* Calls out of the stubs that are redirected: functions of slow.c. Which of them a site calls is found by its address. */
+/* Calls out of the stubs that are redirected: functions of slow.c and dispatch.c. Which of them a site calls is found by its address. */
 #define WATCH_SITES 24
 struct watch_sites {
 	u8 *at[WATCH_SITES]; /* the 64-bit address that is called, where it can be written */

@@ -76,6 +76,7 @@ static int system_start(void)
 	system_state.engine.windows = o.windows;
 	system_state.engine.loops = o.loops;
 	system_state.engine.ahead = o.ahead;
+	system_state.engine.cross = o.cross;
 	system_state.engine.beside = o.beside;
 	system_state.engine.named = o.perf_map;
 	system_state.engine.exact = o.exact;

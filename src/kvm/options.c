@@ -53,6 +53,11 @@ static void set_ahead(struct options *o, const struct option_value *v)
 	o->ahead = v->value;
 }
 
+static void set_cross(struct options *o, const struct option_value *v)
+{
+	o->cross = v->value;
+}
+
 static void set_loops(struct options *o, const struct option_value *v)
 {
 	o->loops = v->value;
@@ -114,6 +119,7 @@ static const struct option options[] = {
 	{ "ahead", switch_values, "on or off", set_ahead },
 	{ "loops", switch_values, "on or off", set_loops },
 	{ "windows", switch_values, "on or off", set_windows },
+	{ "cross", switch_values, "on or off", set_cross },
 	{ "beside", switch_values, "on or off", set_beside },
 	{ "halt-poll", switch_values, "on or off", set_halt_poll },
 	{ "perf-map", switch_values, "on or off", set_perf_map },
@@ -129,6 +135,7 @@ void options_default(struct options *o)
 	o->windows = true;
 	o->loops = true;
 	o->ahead = true;
+	o->cross = true;
 	o->beside = true;
 	o->halt_poll = true;
 	o->perf_map = false;

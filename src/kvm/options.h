@@ -11,6 +11,7 @@ struct options {
 	bool counters;	   /* count inline hits and chained exits: costs a few percent */
 	bool beside;	   /* stores beside code without a walk */
 	bool ahead;	   /* flags that are overwritten behind a block are not kept */
+	bool cross;	   /* jumps out of the page are linked */
 	bool loops;	   /* no check in the rounds of a loop that are sure */
 	bool windows;	   /* one check for several accesses */
 	bool halt_poll;	   /* a halted processor looks before it sleeps */
@@ -25,7 +26,7 @@ struct options {
 void options_default(struct options *o);
 
 /*
- * Add "engine=checked|fast,cpu-mask=x86-64-v2|x86-64-v3|x86-64-v4,counters=on|off,windows=on|off,loops=on|off,ahead=on|off,beside=on|off,halt-poll=on|off,exact=on|off,audit=off|on|strict,dirty=wp|pml,perf-map=on|off" to @o; the keys are optional, later ones win.
+ * Add "engine=checked|fast,cpu-mask=x86-64-v2|x86-64-v3|x86-64-v4,counters=on|off,windows=on|off,loops=on|off,ahead=on|off,cross=on|off,beside=on|off,halt-poll=on|off,exact=on|off,audit=off|on|strict,dirty=wp|pml,perf-map=on|off" to @o; the keys are optional, later ones win.
  * 0 or -EINVAL with one line in @why (without newline).
  */
 int options_parse(struct options *o, const char *text, char *why, size_t why_size);

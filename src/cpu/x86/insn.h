@@ -39,8 +39,10 @@ enum x86_insn_move {
 	MOVE_STORE_IMM
 };
 
+#define INSN_MAX 15 /* bytes */
+
 struct x86_insn {
-	u8 bytes[15];
+	u8 bytes[INSN_MAX];
 	u8 len;
 	u16 op;	      /* enum x86_op for helpers */
 	u16 prefixes; /* enum x86_insn_prefix */

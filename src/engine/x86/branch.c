@@ -71,12 +71,12 @@ static void emit_branch_cache(struct tr *t, bool poll)
 }
 
 /* Leave for the RIP in T0; flags wherever they are. */
-static void emit_dispatch(struct tr *t)
+static void emit_dispatch(struct tr *t, bool poll)
 {
 	if (t->form == FORM_FAST) {
 		if (t->flags == FLAGS_HOST)
 			emit_flags_save(&t->e, T1, GS_AFLAGS);
-		emit_branch_cache(t, true);
+		emit_branch_cache(t, poll);
 		return;
 	}
 	emit_jmp_to(&t->e, t->flags == FLAGS_SAVED ? t->leave_at_saved : t->leave_at);
@@ -132,10 +132,25 @@ static void emit_exit_poll(struct tr *t, u16 target_off)
 	l->poll = poll;
 }
 
-static void emit_kick(struct tr *t, u16 target_off)
+/* @saved: the flags are in cpu.aflags. */
+static void emit_kick(struct tr *t, s32 target_off, bool saved)
 {
 	emit_rip(t, target_off, 8);
-	emit_jmp_to(&t->e, t->v->stubs.kick);
+	emit_jmp_to(&t->e, saved ? t->v->stubs.dispatch_c_saved : t->v->stubs.kick);
+}
+
+/* A poll that keeps the flags. T0 = RCX, to be put back behind both ways; the jump is taken when there is nothing. */
+static u8 *emit_poll_keep(struct emit *e)
+{
+	u8 *none;
+
+	emit_mov(e, T0, RCX);
+	emit8(e, 0x65); /* movzx ecx, word gs:[kick] */
+	emit_bytes(e, (const u8[]){ 0x0f, 0xb7, 0x0c, 0x25 }, 4);
+	emit32(e, GS(cpu.kick));
+	none = emit_jcc8(e, 0xe3); /* jrcxz */
+	emit_mov(e, RCX, T0);
+	return none;
 }
 
 /* What a poll leads to: the kick, and a poll that keeps the flags. */
@@ -145,19 +160,23 @@ static void emit_poll_ways(struct tr *t, struct exit_link *l)
 	u8 *none;
 
 	emit_patch(e, t->c->code_w + l->site - 5); /* the conditional jump before the jump */
-	emit_kick(t, l->target_off);
+	emit_kick(t, l->target_off, false);
 	l->keep = e->p - t->c->code_w;
-	emit_mov(e, T0, RCX);
-	emit8(e, 0x65); /* movzx ecx, word gs:[kick] */
-	emit_bytes(e, (const u8[]){ 0x0f, 0xb7, 0x0c, 0x25 }, 4);
-	emit32(e, GS(cpu.kick));
-	none = emit_jcc8(e, 0xe3); /* jrcxz */
-	emit_mov(e, RCX, T0);
-	emit_kick(t, l->target_off);
+	none = emit_poll_keep(e);
+	emit_kick(t, l->target_off, false);
 	emit_patch8(e, none);
 	emit_mov(e, RCX, T0);
 	emit_jmp(e);
 	l->keep_site = e->p - 4 - t->c->code_w;
+}
+
+/* The way around a link that cannot be made. */
+static void emit_around(struct tr *t, struct exit_link *l)
+{
+	l->keep = t->e.p - t->c->code_w;
+	emit_rip(t, l->target_off, 8);
+	emit_jmp_to(&t->e,
+		    l->kind & LINK_SAVED ? t->v->stubs.dispatch_saved : t->v->stubs.dispatch);
 }
 
 static void emit_exit_stubs(struct tr *t)
@@ -170,6 +189,8 @@ static void emit_exit_stubs(struct tr *t)
 			return;
 		if (l->poll)
 			emit_poll_ways(t, l);
+		if (l->kind & LINK_CROSS)
+			emit_around(t, l);
 		l->stub = t->e.p - code;
 		if (t->e.overflow)
 			return;
@@ -186,6 +207,52 @@ static bool is_linkable(const struct tr *t, s64 off)
 	return t->form == FORM_FAST && off >= 0 && off < (s64)PAGE_SIZE && !t->b->straddles;
 }
 
+/* Leave for page offset @off, any value, flags wherever they are: the jump is linked while the translation of that page stays. */
+static void emit_cross(struct tr *t, s64 off, bool backward)
+{
+	struct emit *e = &t->e;
+	struct exit_link *l;
+	s64 pages = off & -(s64)PAGE_SIZE;
+	u8 *none;
+
+	if (backward) {
+		none = emit_poll_keep(e);
+		emit_kick(t, off, t->flags == FLAGS_SAVED);
+		emit_patch8(e, none);
+		emit_mov(e, RCX, T0);
+	}
+	if (pages) {
+		emit_load_gs(e, T0, GS(rip_page));
+		emit_lea(e, T0, T0, EMIT_NO_REG, 1, pages, 8);
+		emit_store_gs(e, T0, GS(rip_page));
+	}
+	count_chained(t);
+	emit_jmp(e);
+	l = exit_here(t, off - pages);
+	l->kind = LINK_CROSS | (t->flags == FLAGS_SAVED ? LINK_SAVED : 0);
+}
+
+/*
+ * A supervisor's pages are mapped by global entries, most of them, and each at one place. What another page holds is reached by a
+ * link then too, see engine_link().
+ */
+static bool is_crossable(const struct tr *t, s64 off, unsigned opsize)
+{
+	return t->form == FORM_FAST && t->v->engine->options.cross && (t->mode & MODE_64) &&
+	       (t->mode & MODE_CPL) != 3 && opsize != 2 && off == (s32)off;
+}
+
+/* Leave for page offset @off (any value), flags wherever they are. */
+static void leave_for(struct tr *t, s64 off, bool backward, unsigned opsize)
+{
+	if (is_crossable(t, off, opsize)) {
+		emit_cross(t, off, backward);
+		return;
+	}
+	emit_rip(t, off, opsize);
+	emit_dispatch(t, backward);
+}
+
 /* Go to page offset @off (any value) with the flags in the host. */
 static void emit_goto(struct tr *t, s32 off, bool backward, unsigned opsize)
 {
@@ -196,31 +263,26 @@ static void emit_goto(struct tr *t, s32 off, bool backward, unsigned opsize)
 			emit_exit(t, off);
 		return;
 	}
-	emit_rip(t, off, opsize);
-	if (t->form == FORM_FAST) {
-		emit_flags_save(&t->e, T1, GS_AFLAGS);
-		emit_branch_cache(t, backward);
-		return;
-	}
-	emit_jmp_to(&t->e, t->leave_at);
+	leave_for(t, off, backward, opsize);
 }
 
 void tr_fallthrough(struct tr *t)
 {
 	unsigned last = t->n - 1;
+	s64 end = t->off[last] + t->d[last].insn.len;
 
 	if (t->form == FORM_BOUNCE) {
 		tr_flags_need(t, T0);
 		emit_jmp_to(&t->e, t->v->stubs.done);
 		return;
 	}
-	if (t->form != FORM_FAST || t->off[last] + t->d[last].insn.len >= (s32)PAGE_SIZE) {
-		emit_rip(t, t->off[last] + t->d[last].insn.len, code_size(t));
-		emit_dispatch(t);
+	if (t->before_straddler || !is_linkable(t, end)) {
+		leave_for(t, end, false, code_size(t));
+		emit_exit_stubs(t);
 		return;
 	}
 	tr_flags_need(t, T0);
-	emit_goto(t, t->off[last] + t->d[last].insn.len, false, 8);
+	emit_goto(t, end, false, 8);
 	emit_exit_stubs(t);
 }
 
@@ -381,10 +443,7 @@ static void branch_call(struct tr *t, unsigned i)
 		emit_goto(t, target, target <= t->off[i], 8);
 		return;
 	}
-	emit_rip(t, target, 8);
-	if (t->flags == FLAGS_HOST)
-		emit_flags_save(&t->e, T1, GS_AFLAGS);
-	emit_branch_cache(t, false); /* whoever recurses returns, and polls there */
+	leave_for(t, target, false, 8); /* whoever recurses returns, and polls there */
 }
 
 /* T1 = target of an indirect branch. */
@@ -410,7 +469,7 @@ static void branch_indirect(struct tr *t, unsigned i)
 	}
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
-	emit_dispatch(t);
+	emit_dispatch(t, true);
 }
 
 static void branch_ret(struct tr *t, unsigned i)
@@ -422,7 +481,7 @@ static void branch_ret(struct tr *t, unsigned i)
 	rsp_add(t, 8 + (u16)t->d[i].insn.imm);
 	if (t->flags == FLAGS_DEAD)
 		t->flags = FLAGS_HOST;
-	emit_dispatch(t);
+	emit_dispatch(t, true);
 }
 
 /* Both ways of a conditional branch; the jump to the taken side is at @taken. */

@@ -185,7 +185,7 @@ static void emit_result(struct emit *e, enum result result)
 	}
 }
 
-/* A call of a function of slow.c; where its address is, is kept for watch_apply(). */
+/* A call of a function of slow.c or dispatch.c; where its address is, is kept for watch_apply(). */
 static void emit_call_slow(struct emit *e, struct stubs *s, const void *fn)
 {
 	struct watch_sites *w = &s->watch;

@@ -153,8 +153,12 @@ static enum x86_status decode_block(struct tr *t, gpa_t at, const u8 *host)
 
 		if (r == -3)
 			return X86_FULL;
+		if (r == -2 && t->n) {
+			t->before_straddler = true;
+			return X86_OK;
+		}
 		if (r == -2)
-			return t->n ? X86_OK : decode_straddling(t, host, off);
+			return decode_straddling(t, host, off);
 		t->off[t->n++] = off;
 		off += d->insn.len;
 		if (ends_block(t->mode, d))
@@ -357,7 +361,7 @@ static void tr_init(struct tr *t, struct engine_vcpu *v, enum block_form form)
 	t->mode = engine_mode_key(v);
 	t->leave_at = cached ? s->dispatch : s->dispatch_c;
 	t->leave_at_saved = cached ? s->dispatch_saved : s->dispatch_c_saved;
-	t->straddles = false;
+	t->straddles = t->before_straddler = false;
 	t->second = 0;
 	t->n = 0;
 }

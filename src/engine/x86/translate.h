@@ -106,6 +106,7 @@ struct tr {
 	enum flags_place flags;
 	bool full; /* there is no more memory: give up */
 	bool straddles;
+	bool before_straddler; /* the next instruction goes on in the next page */
 	gpa_t second;
 	bool windows;
 	struct window window;
