@@ -353,8 +353,10 @@ def check_convergence():
                 run = migrate(there, uri, *slow)
                 if run.returncode:
                     return f"it does not converge: {run}"
-                rounds = json.loads(run.stdout)["rounds"]
-                print(f"# {len(rounds)} rounds, throttle up to {max(r['throttle'] for r in rounds)}%")
+                report = json.loads(run.stdout)
+                rounds = report["rounds"]
+                print(f"# {len(rounds)} rounds, throttle up to {max(r['throttle'] for r in rounds)}%, standstill "
+                      f"{report['downtime-ms']:.1f} ms with a budget of 30 ms")
                 if not is_throttled_enough(rounds):
                     return f"no throttling: {rounds}"
                 return is_alive(last)
