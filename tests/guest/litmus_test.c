@@ -294,13 +294,17 @@ static void race_wake(struct race *r)
 		usleep(50);
 }
 
+/* An interrupt that comes before the guest has its APIC on is lost: on a busy machine that may be late. */
 static void race_stop(struct race *r)
 {
 	__atomic_store_n(&r->vm.ram[STOP_FLAG], 1, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < r->n; i++) {
-		if (r->state->sleeps)
+		while (r->state->sleeps && pthread_tryjoin_np(r->thread[i], NULL)) {
 			interrupt(r, i);
-		pthread_join(r->thread[i], NULL);
+			usleep(1000);
+		}
+		if (!r->state->sleeps)
+			pthread_join(r->thread[i], NULL);
 	}
 }
 
