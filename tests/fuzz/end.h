@@ -28,7 +28,11 @@ bool stream_run(unsigned which, const struct cell *c, const u8 *code, unsigned n
  */
 const char *end_difference(const struct end *a, const struct end *b, bool lax);
 
-/* tables.c: run it on the checked form; whether it does what processors are free to answer in more than one way. */
-bool stream_is_open(const struct cell *c, const u8 *code, unsigned n, const struct world *in);
+/*
+ * tables.c: run it on the checked form; whether it does what processors are free to answer in more than one way. Of a stream that
+ * is too long for that, whether its @end on some form has other page tables.
+ */
+bool stream_is_open(const struct cell *c, const u8 *code, unsigned n, const struct world *in,
+		    const struct end *end);
 
 #endif
