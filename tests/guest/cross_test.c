@@ -211,6 +211,33 @@ static void patched(void)
 	vm_destroy(&vm);
 }
 
+/* Branches that go as far as they can, and 2 GiB behind the start of their page: to nothing, which the fault tells. */
+static void far_away(void)
+{
+	static const struct {
+		const char *name, *op;
+		size_t n;
+	} branches[] = { { "call", "\xe8", 1 }, { "jmp", "\xe9", 1 }, { "jcc", "\x0f\x84", 2 } };
+
+	for (unsigned k = 0; k < sizeof(branches) / sizeof(branches[0]); k++) {
+		uint64_t at = A + F_CALL, target = at + branches[k].n + 4 + 0x7fffffff;
+		struct kvm_regs r;
+		struct vm vm;
+
+		vm_make(&vm, 0);
+		start(&vm, true);
+		put_branch(&vm, at, branches[k].op, branches[k].n, target);
+		r = vm_regs(&vm);
+		r.rip = at;
+		r.rflags |= 0x40; /* ZF */
+		vm_set_regs(&vm, &r);
+		if (vm_fault(&vm, 14, branches[k].name).cr2 != target)
+			check_failed(branches[k].name, "not to %#lx", target);
+		vm_destroy(&vm);
+	}
+}
+
 VM_TESTS({ .name = "the other page moved", .run = moved, .seconds = 60 },
 	 { .name = "one page at two places", .run = two_places, .seconds = 60 },
-	 { .name = "the other page patched", .run = patched });
+	 { .name = "the other page patched", .run = patched },
+	 { .name = "as far as branches go", .run = far_away });

@@ -26,11 +26,18 @@ void tr_raise(struct tr *t, unsigned i, unsigned vector, bool unknown)
 	tr_helper(t, i);
 }
 
-/* T0 = guest RIP @off bytes behind the start of the page, cut to the mode. */
-static void emit_rip(struct tr *t, s32 off, unsigned opsize)
+/* T0 = guest RIP @off bytes behind the start of the page, cut to the mode. T1 is used up. */
+static void emit_rip(struct tr *t, s64 off, unsigned opsize)
 {
+	unsigned size = t->mode & MODE_64 ? 8 : 4;
+
 	emit_load_gs(&t->e, T0, GS(rip_page));
-	emit_lea(&t->e, T0, T0, EMIT_NO_REG, 1, off, t->mode & MODE_64 ? 8 : 4);
+	if (off == (s32)off || size == 4) {
+		emit_lea(&t->e, T0, T0, EMIT_NO_REG, 1, (s32)off, size);
+	} else { /* almost 2 GiB ahead of the end of the page */
+		emit_mov_imm64(&t->e, T1, off);
+		emit_lea(&t->e, T0, T0, T1, 1, 0, size);
+	}
 	if (opsize == 2)
 		emit_movzx16(&t->e, T0, T0);
 }
@@ -254,7 +261,7 @@ static void leave_for(struct tr *t, s64 off, bool backward, unsigned opsize)
 }
 
 /* Go to page offset @off (any value) with the flags in the host. */
-static void emit_goto(struct tr *t, s32 off, bool backward, unsigned opsize)
+static void emit_goto(struct tr *t, s64 off, bool backward, unsigned opsize)
 {
 	if (is_linkable(t, off)) {
 		if (backward)
