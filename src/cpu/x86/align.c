@@ -71,14 +71,16 @@ unsigned x86_align_of(const struct x86_insn *insn)
 	}
 }
 
-/* An element that is not canonical is #GP or #SS, which whoever moves the bytes finds. */
+/* By the first element: when that is not canonical it is #GP or #SS, which whoever moves the bytes finds. */
 static bool mask_asks(const struct x86_cpu *cpu, const struct x86_insn *insn, gva_t lin)
 {
 	u64 active;
 
 	x86_active_bytes(cpu, insn, &active);
-	return active && x86_is_canonical(cpu, lin + (unsigned)__builtin_ctzll(active)) &&
-	       x86_is_canonical(cpu, lin + 63 - (unsigned)__builtin_clzll(active));
+	if (!active)
+		return false;
+	lin += (unsigned)__builtin_ctzll(active);
+	return x86_is_canonical(cpu, lin) && x86_is_canonical(cpu, lin + x86_align_of(insn) - 1);
 }
 
 enum x86_status x86_align_operand_slow(struct x86_cpu *cpu, const struct x86_insn *insn, gva_t lin)
