@@ -211,8 +211,84 @@ static void fresh_state(void)
 	__asm__ volatile("fninit");
 }
 
+GUEST(reload, 64,
+      "fxrstor64 0x20200; fxsave64 0x20400; fldenv 0x20600; fnstenv 0x20700; fxrstor64 0x20200; "
+      "frstor 0x20600; fnsave 0x20800; hlt");
+
+/* Reserved bits of the control word and the error summary are what the processor makes of them, also in state that nothing has used. */
+static void words_loaded(void)
+{
+	static const struct {
+		uint16_t fcw, fsw, fcw_is, fsw_is;
+	} words[] = {
+		{ 0x23b2, 0x3fb3, 0x0372, 0xbfb3 }, /* IE and DE are pending, IE is not masked */
+		{ 0xfdfc, 0x4ce0, 0x1d7c, 0x4c60 }, /* PE is pending and masked */
+		{ 0x0000, 0x0000, 0x0040, 0x0000 },
+	};
+
+	for (unsigned k = 0; k < sizeof(words) / sizeof(words[0]); k++) {
+		struct vm vm;
+
+		vm_make(&vm, 0);
+		VM_START(&vm, VM_LONG, 0, reload);
+		memset(vm.ram + IMAGE, 0, 0x1000);
+		vm_poke(&vm, IMAGE + 0x200, words[k].fcw | (uint32_t)words[k].fsw << 16, 4);
+		vm_poke(&vm, IMAGE + 0x200 + 24, 0x1f80, 4); /* MXCSR */
+		vm_poke(&vm, IMAGE + 0x600, words[k].fcw, 4);
+		vm_poke(&vm, IMAGE + 0x604, words[k].fsw, 4);
+		vm_poke(&vm, IMAGE + 0x608, 0xffff, 4);
+		if (k) { /* the first leaves an exception for FLDENV and FRSTOR */
+			CHECK_EXIT(&vm, KVM_EXIT_HLT);
+			CHECK_EQ(vm_peek(&vm, IMAGE + 0x700, 2), words[k].fcw_is);
+			CHECK_EQ(vm_peek(&vm, IMAGE + 0x704, 2), words[k].fsw_is);
+			CHECK_EQ(vm_peek(&vm, IMAGE + 0x800, 2), words[k].fcw_is);
+			CHECK_EQ(vm_peek(&vm, IMAGE + 0x804, 2), words[k].fsw_is);
+		} else {
+			CHECK_EQ(vm_fault(&vm, 16, "FLDENV").vector, 16);
+		}
+		CHECK_EQ(vm_peek(&vm, IMAGE + 0x400, 2), words[k].fcw_is);
+		CHECK_EQ(vm_peek(&vm, IMAGE + 0x402, 2), words[k].fsw_is);
+		vm_destroy(&vm);
+	}
+}
+
+GUEST(save_over, 64, "fxsave64 (%rbx); hlt");
+GUEST(load_over, 64, "fxrstor64 (%rbx); hlt");
+
+/* Of two pages that both fault the last byte's is told, as on AMD's processors. */
+static void two_bad_pages(void)
+{
+	for (unsigned store = 0; store < 2; store++) {
+		uint64_t at = VM_DATA + 0x1f00;
+		struct vm_frame frame;
+		struct kvm_regs r;
+		struct vm vm;
+
+		vm_make(&vm, 0);
+		VM_START(&vm, VM_LONG, 3, load_over);
+		if (store)
+			VM_LOAD(&vm, VM_CODE, save_over);
+		if (store)
+			*vm_pte(&vm, at) &= ~2ull; /* read-only */
+		else
+			*vm_pte(&vm, at) &= ~4ull; /* the supervisor's */
+		*vm_pte(&vm, at + 0x1000) &= ~1ull;
+		r = vm_regs(&vm);
+		r.rbx = at;
+		vm_set_regs(&vm, &r);
+		frame = vm_fault(&vm, 14, "FXSAVE");
+		CHECK_EQ(frame.error, store ? 6 : 4); /* not there, not 7 or 5 */
+		CHECK_EQ(frame.cr2, at + 511);
+		vm_destroy(&vm);
+	}
+}
+
 VM_TESTS({ .name = "FNSTENV, FNSAVE, FXSAVE", .run = environments, .library_only = true },
 	 { .name = "XSAVE, XSAVEOPT, XSAVEC", .run = xsave_images, .library_only = true },
 	 { .name = "a pending exception", .run = pending_exception },
 	 { .name = "unmasked exceptions of stores across pages", .run = stores_across_pages },
+	 { .name = "words that are loaded", .run = words_loaded },
+	 { .name = "FXSAVE and FXRSTOR, two bad pages",
+	   .run = two_bad_pages,
+	   .library_only = true },
 	 { .name = "a new processor's state", .run = fresh_state });

@@ -78,8 +78,16 @@ u64 x86_fpu_xinuse(const struct x86_cpu *cpu)
 	return xs_get64(cpu, XS_BV);
 }
 
+/* Reserved bits of FCW: bit 6 is 1, the others are 0. */
+#define FCW_DEFINED 0x1f3f
+#define FCW_ONES    0x40
+
 void xstate_x87_set(struct x86_cpu *cpu, u16 fcw, u16 fsw, u8 ftw)
 {
+	fcw = (fcw & FCW_DEFINED) | FCW_ONES;
+	fsw &= ~(FSW_ES | FSW_B);
+	if (fsw & ~fcw & FSW_EXCEPTIONS)
+		fsw |= FSW_ES | FSW_B;
 	xs_set16(cpu, XS_FCW, fcw);
 	xs_set16(cpu, XS_FSW, fsw);
 	xs_set16(cpu, XS_FTW, ftw);
@@ -131,7 +139,10 @@ void x86_fpu_get(const struct x86_cpu *cpu, struct kvm_fpu *fpu)
 
 void x86_fpu_set(struct x86_cpu *cpu, const struct kvm_fpu *fpu)
 {
-	/* DIFFERS: last_ip, last_dp and last_opcode are not kept: the host's would be shown in their place. */
+	/*
+	 * DIFFERS: last_ip, last_dp and last_opcode are not kept: the host's would be shown in their place. Reserved bits of FCW and
+	 * the error summary become what the processor makes of them at once, not when the vCPU runs.
+	 */
 	xstate_x87_set(cpu, fpu->fcw, fpu->fsw, fpu->ftwx);
 	bulk_copy(cpu->xsave + XS_ST, fpu->fpr, sizeof(fpu->fpr));
 	bulk_copy(cpu->xsave + XS_XMM, fpu->xmm, sizeof(fpu->xmm));

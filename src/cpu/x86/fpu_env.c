@@ -6,11 +6,8 @@
 #include "cpu/x86/ops.h"
 #include "cpu/x86/xstate.h"
 
-#define FSW_EXCEPTIONS 0x003f
-#define FSW_ES	       0x0080
-#define FSW_B	       0x8000
-#define FSW_TOP(fsw)   ((fsw) >> 11 & 7)
-#define TAG_EMPTY      3
+#define FSW_TOP(fsw) ((fsw) >> 11 & 7)
+#define TAG_EMPTY    3
 
 /* 32-bit format: seven words; 16-bit format: seven half words. */
 #define ENV32 28
@@ -105,7 +102,7 @@ static void top_change(struct x86_cpu *cpu, u16 fsw)
 		bulk_copy(cpu->xsave + XS_ST + 16 * i, old + 16 * ((i + turn) & 7), 16);
 }
 
-/* Load the three words; the error summary follows from what is now unmasked. */
+/* Load the three words. */
 static void env_load(struct x86_cpu *cpu, bool is_16, const u8 *env)
 {
 	unsigned step = is_16 ? 2 : 4;
@@ -114,11 +111,8 @@ static void env_load(struct x86_cpu *cpu, bool is_16, const u8 *env)
 	__builtin_memcpy(&fcw, env, 2);
 	__builtin_memcpy(&fsw, env + step, 2);
 	__builtin_memcpy(&tags, env + 2 * step, 2);
-	fsw &= ~(FSW_ES | FSW_B);
-	if (fsw & ~fcw & FSW_EXCEPTIONS)
-		fsw |= FSW_ES | FSW_B;
 	top_change(cpu, fsw);
-	xstate_x87_set(cpu, fcw | 0x40, fsw, tag_abridge(tags));
+	xstate_x87_set(cpu, fcw, fsw, tag_abridge(tags));
 	xs_set64(cpu, XS_BV, xs_get64(cpu, XS_BV) | XC_X87);
 }
 
@@ -136,7 +130,7 @@ enum x86_status x86_op_fnstenv(struct x86_cpu *cpu, const struct x86_insn *insn)
 	if (st)
 		return st;
 	/* All exceptions are masked afterwards. */
-	xstate_x87_set(cpu, xs_get16(cpu, XS_FCW) | 0x3f, xs_get16(cpu, XS_FSW) & ~(FSW_ES | FSW_B),
+	xstate_x87_set(cpu, xs_get16(cpu, XS_FCW) | 0x3f, xs_get16(cpu, XS_FSW),
 		       xs_get16(cpu, XS_FTW));
 	xs_set64(cpu, XS_BV, xs_get64(cpu, XS_BV) | XC_X87);
 	return X86_OK;

@@ -70,12 +70,14 @@ static unsigned fxsave_bytes(const struct x86_cpu *cpu)
 	return cpu->cr4 & CR4_OSFXSR ? XS_XMM + 16 * vector_registers(cpu) : XS_XMM;
 }
 
-/* All 512 bytes must be accessible, also those behind the registers that nothing is stored to. */
+/* All 512 bytes must be accessible, also those behind the registers that nothing is stored to. AMD asks for the last one first. */
 static enum x86_status image_address(struct x86_cpu *cpu, const struct x86_insn *insn,
 				     unsigned access, gva_t *lin)
 {
 	enum x86_status st = area_address(cpu, insn, XS_HEADER, 16, access, lin);
 
+	if (!st)
+		st = x86_probe(cpu, *lin + XS_HEADER - 1, 1, access);
 	return st ? st : x86_probe(cpu, *lin, XS_HEADER, access);
 }
 

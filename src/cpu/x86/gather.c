@@ -6,6 +6,7 @@
 #include "cpu/x86/mode.h"
 #include "cpu/x86/ops.h"
 #include "cpu/x86/vector.h"
+#include "cpu/x86/xstate.h"
 
 static inline u64 address_cut(const struct x86_insn *insn, u64 ea)
 {
@@ -15,7 +16,6 @@ static inline u64 address_cut(const struct x86_insn *insn, u64 ea)
 /* --- MASKMOVQ, MASKMOVDQU, VMASKMOVDQU --- */
 
 #define BV_OFFSET 512
-#define FSW_ES	  0x80 /* an unmasked x87 exception waits */
 
 /* The legacy 66 prefix or a VEX prefix means XMM registers; VEX.B of the long form extends @*rm. */
 static bool maskmov_is_xmm(const struct x86_insn *insn, unsigned *rm)

@@ -84,7 +84,14 @@ static inline void xs_set64(struct x86_cpu *cpu, unsigned offset, u64 v)
 	__builtin_memcpy(cpu->xsave + offset, &v, sizeof(v));
 }
 
-/* Control, status and tag word; the pointers and the opcode become 0. */
+#define FSW_EXCEPTIONS 0x003f
+#define FSW_ES	       0x0080 /* one that is not masked waits */
+#define FSW_B	       0x8000
+
+/*
+ * Control, status and tag word, as the processor loads them: reserved bits have their values, the error summary follows from what is
+ * pending and not masked. The pointers and the opcode become 0.
+ */
 void xstate_x87_set(struct x86_cpu *cpu, u16 fcw, u16 fsw, u8 ftw);
 
 #endif
