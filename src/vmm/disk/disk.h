@@ -19,11 +19,10 @@ struct disk_ops {
 	int (*flush)(struct disk *disk);
 	int (*zero)(struct disk *disk, u64 offset, u64 n, bool may_unmap);
 	int (*discard)(struct disk *disk, u64 offset, u64 n); /* a wish */
-	int (*settle)(
-		struct
-		disk *disk); /* all is on the host, as if closed; only reads may follow before the next load */
-	int (*load)(struct disk *disk,
-		    struct why *why); /* what is kept of the image's own tables, anew */
+	/* All is on the host, as if closed; only reads may follow before the next load. */
+	int (*settle)(struct disk *disk);
+	/* What is kept of the image's own tables, anew. */
+	int (*load)(struct disk *disk, struct why *why);
 	void (*close)(struct disk *disk);
 };
 
