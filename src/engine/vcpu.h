@@ -214,8 +214,9 @@ struct stubs {
 	u64 dispatch_c_saved;
 	u64 near; /* T0 target RIP, T1 offset of its entry in the branch cache, which was of another; flags in cpu.aflags */
 	u64 link; /* T1 = struct exit_link *, flags live */
-	u64 kick; /* T0 target RIP, flags live: a poll fired */
-	u64 dead; /* called by the entry of a killed block, flags in cpu.aflags */
+	u64 link_saved; /* the same, flags in cpu.aflags */
+	u64 kick;	/* T0 target RIP, flags live: a poll fired */
+	u64 dead;	/* called by the entry of a killed block, flags in cpu.aflags */
 	u64 audit; /* T1 record, flags saved or dead: engine_audit(); every register but T1 is kept */
 	u64 done; /* end of a bounce block, flags live */
 	struct watch_sites watch;

@@ -237,7 +237,37 @@ static void far_away(void)
 	}
 }
 
+GUEST(once, 64, "xor %ecx, %ecx; call *%rbx; mov %rax, %r8; hlt");
+
+/* Flags that were put away before an access and are needed in the other page: the first time, when nothing is linked yet, too. */
+static void flags_kept(void)
+{
+	static const uint16_t functions[] = { 0xe00, 0xffb };
+
+	for (unsigned k = 0; k < sizeof(functions) / sizeof(functions[0]); k++) {
+		struct kvm_regs r;
+		struct vm vm;
+
+		vm_make(&vm, 0);
+		start(&vm, true);
+		VM_LOAD(&vm, VM_CODE, once);
+		PUT(&vm, A + 0xe00, "\x39\xc9"); /* cmp ecx, ecx; the call stores */
+		put_branch(&vm, A + 0xe02, "\xe8", 1, B);
+		PUT(&vm, A + 0xe07, "\xc3");
+		PUT(&vm, A + 0xffb, "\x39\xc9\x41\x89\x0f"); /* cmp ecx, ecx; mov [r15], ecx */
+		PUT(&vm, B, "\x0f\x94\xc0\x0f\xb6\xc0\xc3"); /* sete al; movzx eax, al; ret */
+		r = vm_regs(&vm);
+		r.rbx = A + functions[k];
+		r.r15 = VM_DATA;
+		vm_set_regs(&vm, &r);
+		CHECK_EXIT(&vm, KVM_EXIT_HLT);
+		CHECK_EQ(vm_regs(&vm).r8, 1);
+		vm_destroy(&vm);
+	}
+}
+
 VM_TESTS({ .name = "the other page moved", .run = moved, .seconds = 60 },
 	 { .name = "one page at two places", .run = two_places, .seconds = 60 },
 	 { .name = "the other page patched", .run = patched },
+	 { .name = "flags", .run = flags_kept },
 	 { .name = "as far as branches go", .run = far_away });

@@ -205,7 +205,8 @@ static void emit_exit_stubs(struct tr *t)
 			code[l->poll] = 0xe9;
 		emit_patch(&t->e, code + (l->poll ? l->poll + 1 : l->site));
 		emit_mov_imm64(&t->e, T1, (u64)l);
-		emit_jmp_to(&t->e, t->v->stubs.link);
+		emit_jmp_to(&t->e,
+			    l->kind & LINK_SAVED ? t->v->stubs.link_saved : t->v->stubs.link);
 	}
 }
 

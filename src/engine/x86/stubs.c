@@ -291,6 +291,7 @@ static void make_link(struct emit *e, struct stubs *s)
 {
 	s->link = emit_pc(e);
 	emit_flags_save(e, T0, GS_AFLAGS);
+	s->link_saved = emit_pc(e);
 	emit_save(e);
 	emit_load_gs(e, RDI, GS(self));
 	emit_mov(e, RSI, T1);
