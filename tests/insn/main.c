@@ -142,13 +142,17 @@ static bool bases_differ(const struct outcome *a, const struct outcome *b)
 
 /*
  * Before some differences count the host is asked again: a hypervisor under load was seen to answer #UD where it never does
- * otherwise, and a kernel without FSGSBASE can bring back an old base when it preempts a thread with a null selector.
+ * otherwise, and to run on with RFLAGS.AC lost; a kernel without FSGSBASE can bring back an old base when it preempts a thread with
+ * a null selector.
  * A host that sticks to its answer is believed; how often one may change its mind is bounded.
  */
 static bool host_takes_back(const struct testcase *c, const struct start *s, struct outcome *native,
 			    const struct outcome *guest)
 {
-	if (native->vector != VEC_UD && (host_has_fsgsbase() || !bases_differ(native, guest)))
+	bool lost_ac = native->vector == -1 && guest->vector == VEC_AC;
+
+	if (native->vector != VEC_UD && !lost_ac &&
+	    (host_has_fsgsbase() || !bases_differ(native, guest)))
 		return false;
 	for (unsigned k = 0; k < ASKED_AGAIN; k++) {
 		restore(native_arena, s);
