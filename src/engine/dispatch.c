@@ -112,6 +112,7 @@ static void ibtc_put(struct ibtc *t, unsigned i, struct ibtc_entry e)
 
 static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
 {
+	const u64 last = rip + INSN_MAX - 1, end = last < rip ? ~0ull : last; /* it may straddle */
 	struct ibtc *t = v->ibtc;
 	unsigned i = ibtc_index(rip, t->user ? v->ibtc_salt : 0);
 	struct ibtc_entry old = t->e[i];
@@ -121,7 +122,7 @@ static void ibtc_fill(struct engine_vcpu *v, u64 rip, u64 code)
 	ibtc_put(t, i, (struct ibtc_entry){ rip, code });
 	t->has_nonglobal |= !v->found_global;
 	t->lo = rip < t->lo ? rip : t->lo;
-	t->hi = rip + INSN_MAX - 1 > t->hi ? rip + INSN_MAX - 1 : t->hi; /* it may straddle */
+	t->hi = end > t->hi ? end : t->hi;
 	v->stats.ibtc_fills++;
 }
 

@@ -122,8 +122,6 @@ static void poll_learn(struct vcpu *v, u64 ns)
 	else if (ns > v->halt_poll_ns)
 		v->halt_poll_ns =
 			v->halt_poll_ns < POLL_FIRST_NS ? POLL_FIRST_NS : 2 * v->halt_poll_ns;
-	if (v->halt_poll_ns > limit)
-		v->halt_poll_ns = limit;
 }
 
 static void rest(struct vcpu *v, enum vcpu_rest how)
@@ -167,9 +165,12 @@ long vcpu_sleep(struct vcpu *v, bool (*done)(struct vcpu *v))
 {
 	u64 since = timer_now(), slept, end;
 	struct vcpu_stats *s = &v->stats;
-	bool polls = v->halt_poll_ns;
+	bool polls;
 	long r;
 
+	if (v->halt_poll_ns > poll_limit(v))
+		v->halt_poll_ns = poll_limit(v);
+	polls = v->halt_poll_ns;
 	s->blocking = 1;
 	stats_show(&v->stats_file, s, sizeof(*s));
 	rest(v, REST_POLLS);
